@@ -1,1 +1,3 @@
-//! Stub.
+//! The gateway: HTTP in, admission, upstream calls, settlement.
+
+pub mod admission;

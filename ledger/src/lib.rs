@@ -1,1 +1,3 @@
-//! Stub.
+//! The capacity ledger.
+
+pub mod model;
