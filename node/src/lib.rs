@@ -1,0 +1,4 @@
+//! The two programs: `gatewayd`, the daemon, and `gateway`, the command line. Both are thin; what they are made of
+//! stands here, and the work is done in the crates below.
+
+pub mod config;
