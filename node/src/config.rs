@@ -50,7 +50,7 @@ pub struct Log {
 
 impl Default for Log {
     fn default() -> Self {
-        Self { format: LogFormat::Json, level: "info".into() }
+        Self { format: LogFormat::Json, level: "info,openraft=warn,sqlx=warn".into() }
     }
 }
 
