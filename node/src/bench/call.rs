@@ -224,7 +224,7 @@ fn refusal(body: &[u8]) -> Outcome {
     let error = &body["error"];
     let text = |name: &str| error[name].as_str().unwrap_or_default();
     let code = if text("code").is_empty() { text("type") } else { text("code") };
-    let too_large = matches!(code, "request_too_large" | "context_length_exceeded")
+    let too_large = matches!(code, "request_exceeds_limit" | "request_too_large" | "context_length_exceeded")
         || text("message").contains("too large")
         || text("message").contains("more tokens than");
     Outcome::Refused { code: code.to_owned(), too_large }

@@ -8,6 +8,9 @@ use serde::Serialize;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+/// Two hours.
+const LONGEST_US: u64 = 2 * 3_600 * 1_000_000;
+
 /// The summary of a run; its JSON is what `--output json` writes.
 #[derive(Debug, Serialize)]
 pub(crate) struct Summary {
@@ -178,8 +181,9 @@ fn priorities(samples: &[Sample]) -> Vec<ByPriority> {
 }
 
 fn spread(times: impl Iterator<Item = Duration>) -> Spread {
-    // Microseconds to within a thousandth, growing as needed.
-    let mut histogram: Histogram<u64> = Histogram::new(3).expect("three significant digits are allowed");
+    // Microseconds to within a thousandth; what takes longer than the longest counts as the longest.
+    let histogram = Histogram::<u64>::new_with_bounds(1, LONGEST_US, 3);
+    let mut histogram = histogram.expect("the bounds are in order and three significant digits are allowed");
     for time in times {
         histogram.saturating_record(u64::try_from(time.as_micros()).unwrap_or(u64::MAX));
     }
