@@ -2,6 +2,35 @@
 
 pub mod admin;
 pub mod admission;
+mod app;
+pub mod board;
+mod body;
+mod chat;
 pub mod config;
+mod credential;
+mod dialect;
+mod envelope;
+mod error;
+mod health;
 pub mod identity;
+pub mod metrics;
+mod models;
+mod pipeline;
+mod priority;
+mod relay;
+mod reply;
+mod routes;
+mod routing;
+mod server;
+mod settlement;
+mod sse;
+pub mod tokens;
+mod upstream;
 pub mod usage;
+
+pub use app::{App, Parts, StartError};
+pub use error::Error;
+pub use reply::Arrival;
+pub use routes::router;
+pub use routing::BadPool;
+pub use server::{Drained, bind, serve};

@@ -1,0 +1,32 @@
+//! Takes the key out of a request's headers and asks the identity store whose it is. The key itself is never logged.
+
+use crate::error::Error;
+use crate::identity::{Caller, Identity, LookupError};
+use http::HeaderMap;
+use http::header::AUTHORIZATION;
+use std::sync::Arc;
+
+/// Finds the caller, in memory first.
+///
+/// # Errors
+/// [`Error::NoKey`], [`Error::BadKey`] or [`Error::KeysUnavailable`].
+pub(crate) async fn caller(identity: &Identity, headers: &HeaderMap) -> Result<Arc<Caller>, Error> {
+    let presented = presented(headers).ok_or(Error::NoKey)?;
+    let lookup = match identity.lookup_cached(presented) {
+        Some(lookup) => lookup,
+        None => identity.lookup(presented).await,
+    };
+    lookup.map_err(|error| match error {
+        LookupError::Unknown | LookupError::Revoked | LookupError::Expired => Error::BadKey,
+        LookupError::StoresDown => Error::KeysUnavailable,
+    })
+}
+
+fn presented(headers: &HeaderMap) -> Option<&str> {
+    let bearer = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()).and_then(|value| {
+        let (scheme, key) = value.split_once(' ')?;
+        scheme.eq_ignore_ascii_case("bearer").then(|| key.trim())
+    });
+    let named = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    bearer.or_else(|| named("x-api-key")).or_else(|| named("x-goog-api-key")).filter(|key| !key.is_empty())
+}

@@ -1,0 +1,217 @@
+//! The main path of a chat request, in one place:
+//! identify > read > firewall > admit > route > call > relay, and settle when the reply ends.
+//!
+//! Each step takes what the one before it made, so that none can run too early. What goes wrong is a value of
+//! [`Error`], which `envelope.rs` turns into HTTP. Dropping the future at any point (the client is gone) leaves the
+//! queue, closes the upstream and settles.
+
+use crate::admission::{Admitted, Ask};
+use crate::app::App;
+use crate::chat::Changes;
+use crate::dialect::openai;
+use crate::error::Error;
+use crate::identity::Caller;
+use crate::relay::{self, Terms};
+use crate::reply::Facts;
+use crate::routing::{Found, Target};
+use crate::settlement::{Call, Ending};
+use crate::tokens::{INLINE_BYTES_MAX, Meter};
+use crate::upstream::Answer;
+use crate::usage::{CallId, Intent};
+use crate::{body, credential, priority};
+use axum::body::Body;
+use bytes::Bytes;
+use http::{HeaderMap, Request, Response};
+use ledger::model::{Incarnation, Priority};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// A request whose caller is known.
+struct Identified {
+    caller: Arc<Caller>,
+    headers: HeaderMap,
+    body: Body,
+}
+
+/// A request that is understood: for whom, of which pool, how urgent, how large.
+struct Read {
+    caller: Arc<Caller>,
+    headers: HeaderMap,
+    body: Bytes,
+    chat: openai::Read,
+    found: Found,
+    priority: Priority,
+    /// When it stops waiting for capacity.
+    wait_until: Instant,
+    prompt_tokens: u64,
+    /// The most that each choice may write.
+    output_max: u64,
+    /// The worst case in all.
+    tokens: u64,
+}
+
+/// A request that may use capacity.
+struct Ready {
+    read: Read,
+    admitted: Admitted,
+}
+
+/// A request that the upstream has begun to answer.
+struct Called {
+    call: Call,
+    answer: Answer,
+    terms: Terms,
+}
+
+/// Serves one chat completion.
+pub(crate) async fn chat(app: &App, request: Request<Body>, facts: &mut Facts) -> Result<Response<Body>, Error> {
+    let identified = identify(app, request, facts).await?;
+    let read = read(app, identified, facts).await?;
+    // The firewall stands here, before capacity is touched.
+    let ready = admit(app, read, facts).await?;
+    let called = call(app, ready, facts).await?;
+    // The reply settles the call before its last byte.
+    relay::relay(&app.client, called.call, called.answer, called.terms).await
+}
+
+/// Finds out who is calling.
+async fn identify(app: &App, request: Request<Body>, facts: &mut Facts) -> Result<Identified, Error> {
+    let (head, body) = request.into_parts();
+    let caller = credential::caller(&app.identity, &head.headers).await?;
+    facts.caller = Some(caller.clone());
+    Ok(Identified { caller, headers: head.headers, body })
+}
+
+/// Reads the body, finds the pool, and works out how much the request may cost at worst.
+async fn read(app: &App, Identified { caller, headers, body }: Identified, facts: &mut Facts) -> Result<Read, Error> {
+    let body = body::collect(app, &headers, body, facts).await?;
+    let chat = off_reactor(&body, |body| openai::read(body)).await??;
+    let priority = priority::choose(&caller, &headers, chat.request.service, app.priority_levels)?;
+    let wait_until = Instant::now() + priority::max_wait(&headers, app.queue_wait, app.queue_wait_max)?;
+    let asked = &chat.request.model;
+    let mut found = app.pools.find(asked).ok_or_else(|| Error::UnknownModel { model: asked.clone() })?;
+    if !caller.models.allows(asked) && !caller.models.allows(&found.model) {
+        return Err(Error::ModelNotAllowed { model: asked.clone() });
+    }
+    facts.pool = Some(found.pool.label.clone());
+    let meter = Meter::new(found.pool.tokenizer);
+    let counted = chat.clone();
+    let prompt_tokens = off_reactor(&body, move |body| counted.count_prompt(body, meter)).await?;
+    let output_max = loop {
+        match found.pool.output_max(prompt_tokens, chat.request.output_max) {
+            Ok(output_max) => break output_max,
+            Err(error) => found = app.pools.larger(&found).ok_or(error)?,
+        }
+    };
+    facts.pool = Some(found.pool.label.clone());
+    let tokens = prompt_tokens.saturating_add(output_max.saturating_mul(chat.request.choices));
+    Ok(Read { caller, headers, body, chat, found, priority, wait_until, prompt_tokens, output_max, tokens })
+}
+
+/// Waits for capacity.
+async fn admit(app: &App, read: Read, facts: &mut Facts) -> Result<Ready, Error> {
+    let began_us = raft::clock::boot_us();
+    let ask = Ask {
+        pool: read.found.pool.label.clone(),
+        tenants: read.caller.tenants.clone(),
+        priority: read.priority,
+        tokens: read.tokens,
+        max_wait: read.wait_until.saturating_duration_since(Instant::now()),
+    };
+    let outcome = app.admission.admit(ask).await;
+    facts.scheduled_wall_us = Some(raft::clock::wall_us());
+    let admitted = outcome.inspect_err(|_| {
+        facts.wait += Duration::from_micros(raft::clock::boot_us().saturating_sub(began_us));
+    })?;
+    facts.wait += admitted.wait;
+    facts.queue_position = facts.queue_position.or(admitted.queue_position);
+    facts.quota_remaining = admitted.quota_remaining;
+    app.metrics.admitted(admitted.path, read.priority.0, admitted.wait);
+    Ok(Ready { read, admitted })
+}
+
+/// Writes down the intent, then sends the request upstream, if the admission is still good by then.
+async fn call(app: &App, mut ready: Ready, facts: &mut Facts) -> Result<Called, Error> {
+    let mut attempt = 0;
+    loop {
+        let Ready { read, mut admitted } = ready;
+        let target = read.found.pool.target();
+        facts.provider = Some(target.name.clone());
+        let body = splice(&read, target);
+        let intent = intent(&read, &admitted, target, facts, attempt);
+        let open = app.journal.intent(intent).map_err(|cause| {
+            tracing::error!(request_id = %facts.arrival.id, %cause, "the journal cannot be written");
+            Error::JournalUnavailable
+        })?;
+        let may_send = admitted.may_send();
+        let call = Call::new(admitted, open, app.metrics.clone(), read.prompt_tokens, read.chat.request.stream);
+        if may_send {
+            return send(app, call, &read, target, body, facts).await;
+        }
+        call.end(Ending::NotSent);
+        attempt += 1;
+        ready = admit(app, read, facts).await?;
+    }
+}
+
+async fn send(
+    app: &App,
+    call: Call,
+    read: &Read,
+    target: &Target,
+    body: Bytes,
+    facts: &mut Facts,
+) -> Result<Called, Error> {
+    let began_us = raft::clock::boot_us();
+    let terms = Terms {
+        id: facts.arrival.id,
+        usage_injected: read.chat.request.stream && !read.chat.request.wants_usage,
+        meter: Meter::new(read.found.pool.tokenizer),
+        deadline: Instant::now() + read.found.pool.request_max,
+    };
+    let outcome = tokio::time::timeout_at(terms.deadline, app.client.send(target, &read.headers, body)).await;
+    facts.outside_us += raft::clock::boot_us().saturating_sub(began_us);
+    match outcome.unwrap_or(Err(Error::UpstreamTimeout)) {
+        Ok(answer) => Ok(Called { call, answer, terms }),
+        Err(error) => {
+            call.end(if error == Error::UpstreamUnreachable { Ending::NotSent } else { Ending::Unknown });
+            Err(error)
+        }
+    }
+}
+
+fn splice(read: &Read, target: &Target) -> Bytes {
+    let model = target.model.as_deref().unwrap_or(&read.found.model);
+    let changes = Changes { model, output_max: read.output_max, output_field: target.output_field };
+    openai::splice::splice(&read.chat, &read.body, changes)
+}
+
+fn intent(read: &Read, admitted: &Admitted, target: &Target, facts: &Facts, call: u8) -> Intent {
+    Intent {
+        call: CallId { request: facts.arrival.id, call },
+        incarnation: Incarnation::default(),
+        pool: read.found.pool.label.clone(),
+        model: read.found.model.clone(),
+        target: target.name.clone(),
+        key_id: read.caller.key_id,
+        user: read.caller.user,
+        team: read.caller.team,
+        priority: read.priority,
+        tokens_reserved: admitted.tokens,
+        quotas: [None; 3],
+        started_wall_us: raft::clock::wall_us(),
+    }
+}
+
+/// Runs `work` here on a small body, on another thread on a large one.
+async fn off_reactor<T: Send + 'static>(
+    body: &Bytes,
+    work: impl FnOnce(&[u8]) -> T + Send + 'static,
+) -> Result<T, Error> {
+    if body.len() <= INLINE_BYTES_MAX {
+        return Ok(work(body));
+    }
+    let body = body.clone();
+    tokio::task::spawn_blocking(move || work(&body)).await.map_err(|_| Error::Internal)
+}

@@ -1,0 +1,175 @@
+//! What every reply says beside its body: request id, rate limits, and our own headers. Gathers the facts of a request
+//! as it goes through the pipeline, so that a refusal tells as much as an answer.
+
+use crate::app::App;
+use crate::board::RateGauge;
+use crate::dialect::Family;
+use crate::envelope;
+use crate::error::Error;
+use crate::identity::{Caller, Tier};
+use crate::metrics::Ended;
+use crate::usage::RequestId;
+use axum::body::Body;
+use http::Response;
+use http::header::{HeaderMap, HeaderName, HeaderValue};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// When and as what a request came in. Stands in the request's extensions.
+#[derive(Clone, Copy, Debug)]
+pub struct Arrival {
+    /// Its id.
+    pub id: RequestId,
+    /// Units: microseconds of the boot clock.
+    pub at_us: u64,
+}
+
+/// What is known of a request so far.
+#[derive(Debug)]
+pub(crate) struct Facts {
+    pub(crate) arrival: Arrival,
+    pub(crate) family: Family,
+    pub(crate) caller: Option<Arc<Caller>>,
+    pub(crate) pool: Option<Arc<str>>,
+    pub(crate) provider: Option<Arc<str>>,
+    pub(crate) wait: Duration,
+    pub(crate) queue_position: Option<u32>,
+    pub(crate) quota_remaining: Option<u64>,
+    /// When capacity was given. Units: microseconds of the wall clock since the Unix epoch.
+    pub(crate) scheduled_wall_us: Option<u64>,
+    /// Time spent on the client's body and on the upstream, which is not ours.
+    pub(crate) outside_us: u64,
+}
+
+impl Facts {
+    pub(crate) fn new(arrival: Arrival, family: Family) -> Self {
+        Self {
+            arrival,
+            family,
+            caller: None,
+            pool: None,
+            provider: None,
+            wait: Duration::ZERO,
+            queue_position: None,
+            quota_remaining: None,
+            scheduled_wall_us: None,
+            outside_us: 0,
+        }
+    }
+
+    fn overhead_us(&self) -> u64 {
+        let all = raft::clock::boot_us().saturating_sub(self.arrival.at_us);
+        let wait = u64::try_from(self.wait.as_micros()).unwrap_or(u64::MAX);
+        all.saturating_sub(wait).saturating_sub(self.outside_us)
+    }
+}
+
+/// Makes the reply of what came out of the pipeline.
+pub(crate) fn finish(app: &App, facts: &Facts, outcome: Result<Response<Body>, Error>) -> Response<Body> {
+    let mut response = outcome.unwrap_or_else(|error| {
+        app.metrics.ended(Ended::Refused);
+        log(facts, &error);
+        envelope::respond(&error, facts.family, facts.arrival.id)
+    });
+    let overhead_us = facts.overhead_us();
+    app.metrics.overhead_us(overhead_us);
+    let headers = response.headers_mut();
+    headers.reserve(18);
+    stamp(headers, app, facts.arrival.id);
+    ours(headers, facts, overhead_us);
+    rates(headers, app, facts);
+    response
+}
+
+/// Puts on the headers that every reply carries, whatever route it is of.
+pub(crate) fn stamp(headers: &mut HeaderMap, app: &App, id: RequestId) {
+    let id = HeaderValue::try_from(id.to_string()).expect("a request id is plain ASCII");
+    headers.insert(HeaderName::from_static("x-request-id"), id.clone());
+    headers.insert(HeaderName::from_static("x-tokligence-request-id"), id);
+    headers.insert(HeaderName::from_static("x-tokligence-node"), app.node.clone());
+}
+
+fn log(facts: &Facts, error: &Error) {
+    let id = facts.arrival.id;
+    let key = facts.caller.as_ref().map_or("", |caller| &caller.key_prefix);
+    match error {
+        Error::Internal | Error::JournalUnavailable => tracing::error!(request_id = %id, key, %error, "request failed"),
+        Error::UpstreamUnreachable | Error::UpstreamTimeout | Error::UpstreamBroken(_) | Error::KeysUnavailable => {
+            tracing::warn!(request_id = %id, key, provider = facts.provider.as_deref(), %error, "request failed");
+        }
+        _ => tracing::debug!(request_id = %id, key, %error, "request refused"),
+    }
+}
+
+fn ours(headers: &mut HeaderMap, facts: &Facts, overhead_us: u64) {
+    let mut put = |name, value: HeaderValue| headers.insert(HeaderName::from_static(name), value);
+    if let Some(caller) = &facts.caller {
+        put("x-tokligence-tier", HeaderValue::from_static(Tier::as_str(caller.tier)));
+    }
+    if let Some(provider) = facts.provider.as_deref().and_then(|name| HeaderValue::try_from(name).ok()) {
+        put("x-tokligence-provider", provider);
+    }
+    put("x-tokligence-queue-wait-ms", HeaderValue::from(wait_ms(facts.wait)));
+    if let Some(position) = facts.queue_position {
+        put("x-tokligence-queue-position", HeaderValue::from(position));
+    }
+    if let Some(at) = facts.scheduled_wall_us {
+        put("x-tokligence-scheduled-timestamp", HeaderValue::from(at / 1_000));
+    }
+    if let Some(left) = facts.quota_remaining {
+        put("x-tokligence-quota-remaining", HeaderValue::from(left));
+    }
+    put("x-tokligence-overhead-us", HeaderValue::from(overhead_us));
+}
+
+/// Whole milliseconds; any wait at all is at least one.
+fn wait_ms(wait: Duration) -> u64 {
+    u64::try_from(wait.as_micros().div_ceil(1_000)).unwrap_or(u64::MAX)
+}
+
+fn rates(headers: &mut HeaderMap, app: &App, facts: &Facts) {
+    let (Some(pool), Some(caller)) = (&facts.pool, &facts.caller) else { return };
+    let rates = app.board.rates(pool, &caller.tenants);
+    let mut put = |rate: Option<RateGauge>, [limit, remaining, reset]: [&'static str; 3]| {
+        let Some(rate) = rate else { return };
+        headers.insert(HeaderName::from_static(limit), HeaderValue::from(rate.limit));
+        headers.insert(HeaderName::from_static(remaining), HeaderValue::from(rate.remaining));
+        let span = HeaderValue::try_from(span(rate.reset)).expect("digits and unit letters are plain ASCII");
+        headers.insert(HeaderName::from_static(reset), span);
+    };
+    put(rates.requests, ["x-ratelimit-limit-requests", "x-ratelimit-remaining-requests", "x-ratelimit-reset-requests"]);
+    put(rates.tokens, ["x-ratelimit-limit-tokens", "x-ratelimit-remaining-tokens", "x-ratelimit-reset-tokens"]);
+}
+
+/// A time span as OpenAI writes it: `12ms`, `1s`, `6m0s`, `1h0m5s`.
+fn span(span: Duration) -> String {
+    let millis = u64::try_from(span.as_micros().div_ceil(1_000)).unwrap_or(u64::MAX);
+    if millis < 1_000 {
+        return format!("{millis}ms");
+    }
+    let seconds = millis.div_ceil(1_000);
+    match (seconds / 3_600, seconds / 60 % 60, seconds % 60) {
+        (0, 0, seconds) => format!("{seconds}s"),
+        (0, minutes, seconds) => format!("{minutes}m{seconds}s"),
+        (hours, minutes, seconds) => format!("{hours}h{minutes}m{seconds}s"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spans_are_written_as_openai_does() {
+        for (millis, expected) in
+            [(0, "0ms"), (12, "12ms"), (1_000, "1s"), (1_001, "2s"), (360_000, "6m0s"), (3_605_000, "1h0m5s")]
+        {
+            assert_eq!(span(Duration::from_millis(millis)), expected);
+        }
+    }
+
+    #[test]
+    fn a_wait_is_never_rounded_to_none() {
+        assert_eq!((wait_ms(Duration::ZERO), wait_ms(Duration::from_micros(1))), (0, 1));
+    }
+}

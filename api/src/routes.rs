@@ -1,0 +1,98 @@
+//! Every route in one table, and the layers around it in order:
+//! arrival (id, clock) > panics become 500 > route > the handler's facts become headers.
+
+use crate::admin::{self, Admin};
+use crate::app::App;
+use crate::dialect::Family;
+use crate::envelope;
+use crate::error::Error;
+use crate::reply::{self, Arrival, Facts};
+use crate::{health, models, pipeline};
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Path, Request, State};
+use axum::routing::{get, post};
+use futures_util::FutureExt;
+use http::{Method, Response};
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use tower::ServiceExt;
+
+type Shared = State<Arc<App>>;
+
+/// The table. `admin` is absent where a listener does not serve it.
+pub fn router(app: Arc<App>, admin: Option<Admin>) -> Router {
+    let table = Router::new()
+        .route("/v1/chat/completions", post(chat))
+        .route("/v1beta/openai/chat/completions", post(chat))
+        .route("/v1/models", get(list_models))
+        .route("/v1/models/{*id}", get(one_model))
+        .route("/v1beta/openai/models", get(list_models))
+        .route("/v1beta/openai/models/{*id}", get(one_model))
+        .route("/health", get(|State(app): Shared| async move { health::health(&app) }))
+        .route("/health/live", get(|| async { health::live() }))
+        .route("/health/ready", get(|State(app): Shared| async move { health::ready(&app) }))
+        .route("/metrics", get(|State(app): Shared| async move { health::metrics(&app) }))
+        .fallback(unknown)
+        .method_not_allowed_fallback(wrong_method)
+        .with_state(app);
+    match admin {
+        Some(admin) => table.merge(admin::router(admin)),
+        None => table,
+    }
+}
+
+/// Takes one request through the layers.
+pub(crate) async fn enter(app: &App, router: Router, mut request: Request) -> Response<Body> {
+    let arrival = Arrival { id: app.ids.next(), at_us: raft::clock::boot_us() };
+    let family = Family::of(request.headers(), request.uri());
+    request.extensions_mut().insert(arrival);
+    let outcome = AssertUnwindSafe(router.oneshot(request)).catch_unwind().await;
+    let mut response = match outcome {
+        Ok(Ok(response)) => response,
+        Ok(Err(never)) => match never {},
+        Err(_) => {
+            tracing::error!(request_id = %arrival.id, "a handler panicked");
+            envelope::respond(&Error::Internal, family, arrival.id)
+        }
+    };
+    if !response.headers().contains_key("x-request-id") {
+        reply::stamp(response.headers_mut(), app, arrival.id);
+    }
+    response
+}
+
+async fn chat(State(app): Shared, request: Request) -> Response<Body> {
+    let mut facts = facts(&app, &request, Family::Openai);
+    let outcome = pipeline::chat(&app, request, &mut facts).await;
+    reply::finish(&app, &facts, outcome)
+}
+
+async fn list_models(State(app): Shared, request: Request) -> Response<Body> {
+    let mut facts = facts(&app, &request, Family::of(request.headers(), request.uri()));
+    let outcome = models::list(&app, request.headers(), &mut facts).await;
+    reply::finish(&app, &facts, outcome)
+}
+
+async fn one_model(State(app): Shared, Path(id): Path<String>, request: Request) -> Response<Body> {
+    let mut facts = facts(&app, &request, Family::of(request.headers(), request.uri()));
+    let outcome = models::one(&app, request.headers(), &id, &mut facts).await;
+    reply::finish(&app, &facts, outcome)
+}
+
+async fn unknown(State(app): Shared, request: Request) -> Response<Body> {
+    let facts = facts(&app, &request, Family::of(request.headers(), request.uri()));
+    let (method, path) = (request.method().to_string(), request.uri().path().to_owned());
+    reply::finish(&app, &facts, Err(Error::UnknownRoute { method, path }))
+}
+
+async fn wrong_method(State(app): Shared, method: Method, request: Request) -> Response<Body> {
+    let facts = facts(&app, &request, Family::of(request.headers(), request.uri()));
+    reply::finish(&app, &facts, Err(Error::MethodNotAllowed { method: method.to_string() }))
+}
+
+fn facts(app: &App, request: &Request, family: Family) -> Facts {
+    let arrival = request.extensions().get::<Arrival>().copied();
+    let arrival = arrival.unwrap_or_else(|| Arrival { id: app.ids.next(), at_us: raft::clock::boot_us() });
+    Facts::new(arrival, family)
+}

@@ -1,0 +1,126 @@
+//! The listener: accepts within bounds, speaks HTTP/1 and HTTP/2 on one port, and drains when the node stops.
+
+mod socket;
+
+use crate::app::App;
+use crate::config::Http;
+use crate::routes;
+use axum::Router;
+use axum::body::Body;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
+use hyper_util::server::graceful::GracefulShutdown;
+use socket::Socket;
+use std::convert::Infallible;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// How the last requests ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Drained {
+    /// All of them in time.
+    Whole,
+    /// Some were broken off at the time limit.
+    Cut,
+}
+
+/// Binds a listener that a restarted process can take over at once.
+///
+/// # Errors
+/// When the address is taken or not this machine's.
+pub fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let domain = socket2::Domain::for_address(address);
+    let socket = socket2::Socket::new(domain, socket2::Type::STREAM, Some(socket2::Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(4_096)?;
+    TcpListener::from_std(socket.into())
+}
+
+/// Serves until `shutdown` is done, then stops accepting and lets running requests finish, for `drain_timeout_ms` at
+/// most.
+pub async fn serve(
+    app: Arc<App>,
+    router: Router,
+    config: &Http,
+    listener: TcpListener,
+    shutdown: impl Future<Output = ()>,
+) -> Drained {
+    let (slots, builder) = (Arc::new(Semaphore::new(config.max_connections)), builder(config));
+    let (graceful, tasks) = (GracefulShutdown::new(), tokio_util::task::TaskTracker::new());
+    let write_max = Duration::from_millis(config.write_timeout_ms);
+    tokio::pin!(shutdown);
+    loop {
+        let (stream, slot) = tokio::select! {
+            () = &mut shutdown => break,
+            next = accept(&listener, &slots) => next,
+        };
+        let socket = TokioIo::new(Socket::new(stream, write_max));
+        let (app, router) = (app.clone(), router.clone());
+        let service = hyper::service::service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
+            let (app, router) = (app.clone(), router.clone());
+            async move { Ok::<_, Infallible>(routes::enter(&app, router, request.map(Body::new)).await) }
+        });
+        let connection = graceful.watch(builder.serve_connection(socket, service).into_owned());
+        tasks.spawn(async move {
+            if let Err(cause) = connection.await {
+                tracing::debug!(%cause, "connection ended");
+            }
+            drop(slot);
+        });
+    }
+    app.drain();
+    drop(listener);
+    tasks.close();
+    let drained = async { tokio::join!(graceful.shutdown(), tasks.wait()) };
+    match tokio::time::timeout(Duration::from_millis(config.drain_timeout_ms), drained).await {
+        Ok(_) => Drained::Whole,
+        Err(_) => Drained::Cut,
+    }
+}
+
+/// The next connection, once there is room for it. Errors of single connections and of exhausted descriptors pass.
+async fn accept(listener: &TcpListener, slots: &Arc<Semaphore>) -> (TcpStream, OwnedSemaphorePermit) {
+    let slot = slots.clone().acquire_owned().await.expect("the semaphore of connections is never closed");
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                if let Err(cause) = stream.set_nodelay(true) {
+                    tracing::debug!(%cause, "no TCP_NODELAY");
+                }
+                return (stream, slot);
+            }
+            Err(cause) => {
+                tracing::warn!(%cause, "cannot accept a connection");
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        }
+    }
+}
+
+fn builder(config: &Http) -> Builder<TokioExecutor> {
+    let mut builder = Builder::new(TokioExecutor::new());
+    let mut http1 = builder.http1();
+    http1
+        .timer(TokioTimer::new())
+        .header_read_timeout(Duration::from_millis(config.header_read_timeout_ms))
+        .max_buf_size(config.max_header_bytes.max(8_192))
+        .pipeline_flush(true);
+    if config.max_headers != 100 {
+        http1.max_headers(config.max_headers);
+    }
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(256)
+        .max_header_list_size(u32::try_from(config.max_header_bytes).unwrap_or(u32::MAX))
+        .max_send_buf_size(256 << 10)
+        .keep_alive_interval(Duration::from_secs(20))
+        .keep_alive_timeout(Duration::from_secs(20));
+    builder
+}

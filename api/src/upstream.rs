@@ -1,0 +1,168 @@
+//! Calls upstreams: one HTTP client for all of them, and the loopback that needs none. Sends what it is given; what is
+//! in it was decided before.
+
+mod loopback;
+mod tls;
+
+use crate::config;
+use crate::error::Error;
+use crate::routing::{Place, Target};
+use bytes::Bytes;
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::{Method, Response};
+use std::time::Duration;
+
+/// What an upstream says, its body still on the way.
+pub(crate) type Answer = Response<reqwest::Body>;
+
+/// The client of all upstreams.
+#[derive(Clone, Debug)]
+pub(crate) struct Client {
+    http: reqwest::Client,
+    pub(crate) first_byte_max: Duration,
+    pub(crate) idle_max: Duration,
+    pub(crate) answer_bytes_max: usize,
+    pub(crate) event_bytes_max: usize,
+}
+
+impl Client {
+    pub(crate) fn new(config: &config::Upstream) -> Result<Self, String> {
+        let millis = Duration::from_millis;
+        let http = reqwest::Client::builder()
+            .tls_backend_preconfigured(tls::config()?)
+            .connect_timeout(millis(config.connect_timeout_ms))
+            .pool_max_idle_per_host(config.pool_idle_connections)
+            .pool_idle_timeout(millis(config.pool_idle_timeout_ms))
+            .tcp_nodelay(true)
+            .tcp_keepalive(Duration::from_secs(30))
+            .redirect(reqwest::redirect::Policy::none())
+            .retry(reqwest::retry::never())
+            .referer(false)
+            .no_proxy()
+            .build()
+            .map_err(|cause| cause.to_string())?;
+        Ok(Self {
+            http,
+            first_byte_max: millis(config.first_byte_timeout_ms),
+            idle_max: millis(config.idle_timeout_ms),
+            answer_bytes_max: config.max_response_bytes,
+            event_bytes_max: config.max_event_bytes,
+        })
+    }
+
+    /// Sends a chat request and waits for the head of the answer. Dropping the future breaks the call off.
+    ///
+    /// # Errors
+    /// [`Error::UpstreamUnreachable`] when there is no connection, [`Error::UpstreamBroken`] when it breaks,
+    /// [`Error::UpstreamTimeout`] when no answer comes in time.
+    pub(crate) async fn send(&self, target: &Target, headers: &HeaderMap, body: Bytes) -> Result<Answer, Error> {
+        let Place::Http { chat, authorization } = &target.place else {
+            return Ok(loopback::answer(&body));
+        };
+        let mut request = reqwest::Request::new(Method::POST, chat.clone());
+        *request.headers_mut() = passed_on(headers, authorization.as_ref());
+        *request.body_mut() = Some(body.into());
+        match tokio::time::timeout(self.first_byte_max, self.http.execute(request)).await {
+            Ok(Ok(answer)) => Ok(answer.into()),
+            Ok(Err(cause)) => Err(failure(&cause)),
+            Err(_) => Err(Error::UpstreamTimeout),
+        }
+    }
+}
+
+fn failure(cause: &reqwest::Error) -> Error {
+    if cause.is_connect() {
+        Error::UpstreamUnreachable
+    } else if cause.is_timeout() {
+        Error::UpstreamTimeout
+    } else {
+        Error::UpstreamBroken("broke off before it began")
+    }
+}
+
+/// The client's headers that the upstream gets: all but those of the connection, credentials, and our own. No
+/// compression is asked for, since answers are read as they pass.
+fn passed_on(headers: &HeaderMap, authorization: Option<&HeaderValue>) -> HeaderMap {
+    let named = headers.get_all(header::CONNECTION);
+    let named: Vec<&str> = named.iter().filter_map(|value| value.to_str().ok()).flat_map(|v| v.split(',')).collect();
+    let is_named = |name: &HeaderName| named.iter().any(|other| other.trim().eq_ignore_ascii_case(name.as_str()));
+    let mut passed = HeaderMap::with_capacity(headers.len() + 2);
+    for (name, value) in headers {
+        if !stays_here(name) && !is_named(name) {
+            passed.append(name.clone(), value.clone());
+        }
+    }
+    if let Some(authorization) = authorization {
+        passed.insert(header::AUTHORIZATION, authorization.clone());
+    }
+    passed
+}
+
+fn stays_here(name: &HeaderName) -> bool {
+    is_of_connection(name)
+        || matches!(
+            *name,
+            header::HOST
+                | header::CONTENT_LENGTH
+                | header::EXPECT
+                | header::ACCEPT_ENCODING
+                | header::AUTHORIZATION
+                | header::COOKIE
+        )
+        || matches!(name.as_str(), "x-api-key" | "x-goog-api-key" | "api-key")
+        || name.as_str().starts_with("x-tokligence-")
+}
+
+/// Whether a header speaks of one connection only. Source: RFC 9110, 7.6.1.
+fn is_of_connection(name: &HeaderName) -> bool {
+    matches!(*name, header::CONNECTION | header::TRANSFER_ENCODING | header::TE | header::TRAILER | header::UPGRADE)
+        || matches!(name.as_str(), "keep-alive" | "proxy-connection" | "proxy-authorization" | "proxy-authenticate")
+}
+
+/// The upstream's headers that the client gets: all but those of the connection, those that the gateway writes itself,
+/// and cookies, which would be shared by all clients.
+pub(crate) fn passed_back(headers: &HeaderMap) -> HeaderMap {
+    let mut passed = HeaderMap::with_capacity(headers.len() + 18);
+    for (name, value) in headers {
+        let text = name.as_str();
+        let is_ours = matches!(*name, header::CONTENT_LENGTH | header::SET_COOKIE | header::DATE | header::SERVER)
+            || text == "x-request-id"
+            || text.starts_with("x-ratelimit-")
+            || text.starts_with("x-tokligence-");
+        if !is_ours && !is_of_connection(name) {
+            passed.append(name.clone(), value.clone());
+        }
+    }
+    passed
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn credentials_and_connection_headers_never_go_upstream() {
+        let mut headers = HeaderMap::new();
+        for (name, value) in [
+            ("authorization", "Bearer tok_client"),
+            ("x-api-key", "tok_client"),
+            ("x-goog-api-key", "tok_client"),
+            ("cookie", "a=b"),
+            ("host", "gateway"),
+            ("content-length", "7"),
+            ("connection", "keep-alive, X-Private"),
+            ("x-private", "1"),
+            ("x-tokligence-priority", "1"),
+            ("accept-encoding", "gzip"),
+            ("openai-beta", "yes"),
+            ("content-type", "application/json"),
+        ] {
+            headers.insert(HeaderName::from_static(name), HeaderValue::from_static(value));
+        }
+        let passed = passed_on(&headers, Some(&HeaderValue::from_static("Bearer upstream")));
+        let mut names: Vec<_> = passed.keys().map(HeaderName::as_str).collect();
+        names.sort_unstable();
+        assert_eq!(names, ["authorization", "content-type", "openai-beta"]);
+        assert_eq!(passed["authorization"], "Bearer upstream");
+    }
+}
