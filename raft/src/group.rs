@@ -1,0 +1,236 @@
+//! A node's part in its group: the one door of this crate to consensus.
+//!
+//! On the main path a batch of ledger operations enters through [`Group::propose`] and comes back with its place in the
+//! log and what applying it gave. What an entry means is the machine's business; who may propose is the leader's.
+
+pub mod settings;
+pub mod start;
+mod watcher;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use openraft::Raft;
+use openraft::async_runtime::watch::WatchReceiver;
+use openraft::errors::{ClientWriteError, RaftError};
+use std::fs::File;
+use tokio::sync::watch;
+
+pub use self::settings::{FsyncHook, Settings};
+pub use self::start::StartError;
+pub use self::watcher::Leadership;
+use crate::apply::Applier;
+use crate::fault::Fault;
+use crate::identity::Identity;
+use crate::machine::{Applied, Machine};
+use crate::store::MAX_PAYLOAD_BYTES;
+use crate::store::flusher::FsyncStats;
+use crate::types::{NodeId, Payload, TypeConfig};
+
+/// How long a shutdown waits for the last readers of the store.
+const CLOSING: Duration = Duration::from_secs(2);
+
+/// A running member of a group; clones share it.
+#[derive(Debug)]
+pub struct Group<M: Machine> {
+    inner: Arc<Inner<M>>,
+}
+
+#[derive(Debug)]
+struct Inner<M: Machine> {
+    raft: Raft<TypeConfig, Applier<M>>,
+    applier: Applier<M>,
+    identity: Identity,
+    fault: Fault,
+    stats: Arc<FsyncStats>,
+    leadership: watch::Receiver<Leadership>,
+    closing: Arc<AtomicBool>,
+    store: crate::store::Closing,
+    lock: std::sync::Mutex<Option<File>>,
+}
+
+/// Why a proposal gave no result; named by what the caller does next.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ProposeError {
+    /// Nothing was written; ask the leader.
+    #[error("this node does not lead the group")]
+    NotLeader {
+        /// Who does, as far as this node knows.
+        leader: Option<NodeId>,
+    },
+    /// The entry may or may not be, or become, part of the log; only the log can tell.
+    #[error("the outcome of the proposal is unknown")]
+    Indeterminate,
+    /// Nothing was written, and never will be by this process.
+    #[error("this node's part in the group ended: {0}")]
+    Stopped(String),
+    /// Nothing was written; propose less at once.
+    #[error("the entry has {bytes} bytes, the limit is {limit}")]
+    TooLarge {
+        /// How long it is.
+        bytes: usize,
+        /// How long it may be.
+        limit: usize,
+    },
+}
+
+/// Where a member stands.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Metrics {
+    /// The newest term it knows.
+    pub term: u64,
+    /// Who leads, as far as it knows.
+    pub leader: Option<NodeId>,
+    /// The index of the last entry in its log.
+    pub last_log: Option<u64>,
+    /// The index of the last entry it knows to be committed.
+    pub committed: Option<u64>,
+    /// The index of the last entry it applied.
+    pub applied: Option<u64>,
+    /// The index of the last entry its newest snapshot covers.
+    pub snapshot: Option<u64>,
+    /// The index of the last entry its log no longer holds.
+    pub purged: Option<u64>,
+    /// How often the log was synced.
+    pub fsync_count: u64,
+    /// How long that took in all, in microseconds.
+    pub fsync_sum_us: u64,
+}
+
+impl<M: Machine> Clone for Group<M> {
+    fn clone(&self) -> Self {
+        Self { inner: self.inner.clone() }
+    }
+}
+
+impl<M: Machine> Group<M> {
+    /// Opens the data directory, takes up the machine's state from there and takes part in the group; makes a group of
+    /// one at the first start. A group of one leads itself, with everything applied, when this returns.
+    ///
+    /// # Errors
+    /// [`StartError`], one clear sentence each.
+    pub async fn start(settings: impl Into<Settings>, machine: M) -> Result<Self, StartError> {
+        let settings = settings.into();
+        let fault = Fault::new();
+        let hook = settings.on_fsync.clone();
+        let hook = hook.map(|FsyncHook(hook)| Box::new(move |us| hook(us)) as Box<dyn Fn(u64) + Send + Sync>);
+        let stats = Arc::new(FsyncStats { hook, ..FsyncStats::default() });
+        let opened = start::open(&settings, &fault, &stats).await?;
+        let store = opened.store.closing();
+        let applier = Applier::new(machine, opened.snapshots, fault.clone());
+        let (raft, alone) = start::consensus(&settings, &opened.identity, opened.store, applier.clone())
+            .await
+            .map_err(|error| fault.reason().map_or(error, StartError::Consensus))?;
+        let closing = Arc::new(AtomicBool::new(false));
+        let leadership = watcher::spawn(raft.clone(), settings.node_id, fault.clone(), closing.clone());
+        let lock = std::sync::Mutex::new(Some(opened.lock));
+        let identity = opened.identity;
+        let inner = Inner { raft, applier, identity, fault, stats, leadership, closing, store, lock };
+        let group = Self { inner: Arc::new(inner) };
+        if let Err(error) = start::settle(&settings, &group.inner.raft, &group.inner.fault, alone).await {
+            group.shutdown().await;
+            return Err(error);
+        }
+        Ok(group)
+    }
+
+    /// Proposes an entry; returns its term and index, and what applying it gave, once it is committed and applied here.
+    ///
+    /// # Errors
+    /// [`ProposeError`]. A caller that stops waiting must take the outcome as unknown, too.
+    pub async fn propose(&self, payload: Vec<u8>) -> Result<(u64, u64, Applied), ProposeError> {
+        let (bytes, limit) = (payload.len(), MAX_PAYLOAD_BYTES);
+        if bytes > limit {
+            return Err(ProposeError::TooLarge { bytes, limit });
+        }
+        if let Some(reason) = self.stopped() {
+            return Err(ProposeError::Stopped(reason));
+        }
+        match self.inner.raft.client_write(Payload(payload)).await {
+            Ok(response) => {
+                let applied = response.data.applied.ok_or(ProposeError::Indeterminate)?;
+                Ok((response.log_id.leader_id.term, response.log_id.index, applied))
+            }
+            Err(RaftError::APIError(ClientWriteError::ForwardToLeader(forward))) => {
+                Err(ProposeError::NotLeader { leader: forward.leader_id })
+            }
+            // The entry may have been written before consensus ended or another leader took over.
+            Err(_) => Err(ProposeError::Indeterminate),
+        }
+    }
+
+    /// Reads from the machine as this node has applied it; nothing is applied meanwhile.
+    pub fn with_machine<T>(&self, read: impl FnOnce(&M) -> T) -> T {
+        self.inner.applier.with_machine(read)
+    }
+
+    /// Watches who leads.
+    pub fn leadership(&self) -> watch::Receiver<Leadership> {
+        self.inner.leadership.clone()
+    }
+
+    /// Watches for the end of this node's part in the group: a message once a disk error or a fault of the machine ended
+    /// it. A shutdown is not such an end.
+    pub fn fatal(&self) -> watch::Receiver<Option<String>> {
+        self.inner.fault.watch()
+    }
+
+    /// Who this node is.
+    pub fn identity(&self) -> &Identity {
+        &self.inner.identity
+    }
+
+    /// Where this node stands now.
+    pub fn metrics(&self) -> Metrics {
+        let raft = self.inner.raft.metrics();
+        let raft = raft.borrow_watched();
+        Metrics {
+            term: raft.current_term,
+            leader: raft.current_leader,
+            last_log: raft.last_log_index,
+            committed: raft.local_committed.map(|id| id.index),
+            applied: raft.last_applied.map(|id| id.index),
+            snapshot: raft.snapshot.map(|id| id.index),
+            purged: raft.purged.map(|id| id.index),
+            fsync_count: self.inner.stats.count.load(Ordering::Relaxed),
+            fsync_sum_us: self.inner.stats.sum_us.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Takes a snapshot of everything applied so far; returns once it is on disk and counts.
+    ///
+    /// # Errors
+    /// [`ProposeError::Stopped`] when this node's part ended.
+    pub async fn snapshot_now(&self) -> Result<(), ProposeError> {
+        let stopped = |error: String| ProposeError::Stopped(self.stopped().unwrap_or(error));
+        let applied = self.metrics().applied;
+        self.inner.raft.trigger().snapshot().await.map_err(|error| stopped(error.to_string()))?;
+        let wait = self.inner.raft.wait(None);
+        let reached = wait.metrics(|m| m.snapshot.map(|id| id.index) >= applied, "a snapshot").await;
+        reached.map(|_| ()).map_err(|error| stopped(error.to_string()))
+    }
+
+    /// Ends this node's part in good order; the data directory is free when this returns.
+    pub async fn shutdown(&self) {
+        self.inner.closing.store(true, Ordering::Release);
+        if let Err(error) = self.inner.raft.shutdown().await {
+            tracing::warn!(%error, "consensus did not end in good order");
+        }
+        if !self.inner.store.closed(CLOSING).await {
+            tracing::warn!("the store is still being read after consensus ended");
+        }
+        self.inner.lock.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
+    }
+
+    /// The switch of a failing disk.
+    #[cfg(test)]
+    pub(crate) fn fault(&self) -> &Fault {
+        &self.inner.fault
+    }
+
+    fn stopped(&self) -> Option<String> {
+        let closing = self.inner.closing.load(Ordering::Acquire);
+        self.inner.fault.reason().or_else(|| closing.then(|| "it was shut down".to_owned()))
+    }
+}

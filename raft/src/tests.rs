@@ -1,0 +1,53 @@
+//! Tests of the crate as a whole. They stand inside it, since the switch that leaves `sync_data` out exists only here.
+
+mod disks;
+mod group;
+mod suite;
+
+use crate::group::Settings;
+use crate::machine::{Applied, AppliedBytes, Machine, Stop};
+
+/// A machine that keeps every payload, refuses nothing, and stops at one word.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Tape {
+    pub(crate) entries: Vec<(u64, Vec<u8>)>,
+}
+
+impl Machine for Tape {
+    fn apply(&mut self, _term: u64, index: u64, payload: &[u8]) -> Result<Applied, Stop> {
+        match payload {
+            b"stop" => return Err(Stop::new("an unknown event")),
+            b"panic" => panic!("a broken invariant"),
+            _ => self.entries.push((index, payload.to_vec())),
+        }
+        Ok(AppliedBytes(payload.iter().rev().copied().collect()))
+    }
+
+    fn snapshot(&self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        for (index, payload) in &self.entries {
+            bytes.extend_from_slice(&index.to_le_bytes());
+            bytes.extend_from_slice(&(payload.len() as u64).to_le_bytes());
+            bytes.extend_from_slice(payload);
+        }
+        bytes
+    }
+
+    fn restore(&mut self, mut bytes: &[u8]) -> Result<(), Stop> {
+        self.entries.clear();
+        let cut = || Stop::new("cut short");
+        while !bytes.is_empty() {
+            let (index, rest) = bytes.split_first_chunk().ok_or_else(cut)?;
+            let (length, rest) = rest.split_first_chunk().ok_or_else(cut)?;
+            let (payload, rest) = rest.split_at_checked(u64::from_le_bytes(*length) as usize).ok_or_else(cut)?;
+            self.entries.push((u64::from_le_bytes(*index), payload.to_vec()));
+            bytes = rest;
+        }
+        Ok(())
+    }
+}
+
+/// A configuration with times as short as they go.
+pub(crate) fn quick(dir: &std::path::Path) -> Settings {
+    Settings { heartbeat_ms: 20, election_ms: (100, 150), start_ms_max: 10_000, ..Settings::new(dir, 1) }
+}
