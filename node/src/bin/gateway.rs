@@ -1,2 +1,7 @@
-//! Stub.
-fn main() {}
+//! The command line. Everything stands in `node/src/cli.rs`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    node::cli::main()
+}
