@@ -1,1 +1,3 @@
-//! Integration tests.
+//! The one integration binary: the repository's own rules, and scenarios against the real programs over HTTP.
+
+mod tidy;

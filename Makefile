@@ -1,0 +1,51 @@
+# Plain `make` lists the targets.
+
+CARGO ?= cargo
+SEEDS ?= 200
+
+.DEFAULT_GOAL := help
+.PHONY: help dev build test services fmt fmt-check clippy deny sim bench ci clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+dev: ## run one node on loopback that needs nothing else
+	$(CARGO) run --release -- dev
+
+build: ## build every binary, optimised
+	$(CARGO) build --workspace --release
+
+test: services ## install what tests need when it is missing, then run every test
+	$(CARGO) test --workspace
+
+services: ## see to the servers that tests run against (apt when root, else it says what to install)
+	@sh tests/install-services.sh
+
+fmt: ## format the code
+	$(CARGO) fmt --all
+
+fmt-check: ## fail when the code is not formatted
+	$(CARGO) fmt --all --check
+
+clippy: ## lint everything, warnings denied
+	$(CARGO) clippy --workspace --all-targets -- -D warnings
+
+deny: ## check bans, licences and sources; advisories when their database can be reached
+	@$(CARGO) deny --version >/dev/null 2>&1 || { echo "make deny needs cargo-deny: cargo install --locked cargo-deny"; exit 1; }
+	$(CARGO) deny --workspace check bans licenses sources
+	@if $(CARGO) deny fetch db >/dev/null 2>&1; then \
+		echo "$(CARGO) deny --workspace check advisories"; $(CARGO) deny --workspace check advisories; \
+	else echo "advisories not checked: their database cannot be reached"; fi
+
+# The simulator is a test module of the ledger crate; building only that one keeps a long run's start short.
+sim: ## simulate the cluster with SEEDS=n seeds (SEED=n: from that one on)
+	SEEDS=$(SEEDS) $(CARGO) test --release -p tokligence-ledger --lib sim -- --nocapture
+
+bench: ## measure beside a plain nginx proxy to the same upstream
+	bash tests/bench/run.sh
+
+ci: ## what .ci/run runs
+	./.ci/run
+
+clean: ## remove what was built; data/ stays
+	$(CARGO) clean
