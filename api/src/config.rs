@@ -48,12 +48,10 @@ pub struct Http {
     pub max_header_bytes: usize,
     /// Headers of one request; more are 431.
     pub max_headers: usize,
-    /// How long a client may take to send its headers.
+    /// How long a client may take to send its headers, counted from the end of its last request.
     pub header_read_timeout_ms: u64,
     /// How long a client may take to send its body.
     pub body_read_timeout_ms: u64,
-    /// How long a connection may stay open without a request.
-    pub idle_timeout_ms: u64,
     /// How long a client may leave bytes of its answer unread before it counts as gone.
     pub write_timeout_ms: u64,
     /// How long a stopping node lets running requests finish.
@@ -68,9 +66,8 @@ impl Default for Http {
             max_body_bytes: 32 << 20,
             max_header_bytes: 32 << 10,
             max_headers: 100,
-            header_read_timeout_ms: 10_000,
+            header_read_timeout_ms: 30_000,
             body_read_timeout_ms: 60_000,
-            idle_timeout_ms: 75_000,
             write_timeout_ms: 60_000,
             drain_timeout_ms: 30_000,
         }
@@ -89,10 +86,6 @@ pub struct Identity {
     pub admin_key: Secret,
     /// What happens to keys that cannot be looked up while the key stores are down.
     pub degraded_mode: KeyMode,
-    /// Keys held in memory.
-    pub lru_entries: usize,
-    /// How long an unknown key stays unknown before the database is asked again.
-    pub negative_cache_ms: u64,
 }
 
 impl Default for Identity {
@@ -102,8 +95,6 @@ impl Default for Identity {
             redis_url: String::new(),
             admin_key: Secret::default(),
             degraded_mode: KeyMode::FailClosed,
-            lru_entries: 10_000,
-            negative_cache_ms: 1_000,
         }
     }
 }
@@ -129,8 +120,6 @@ pub struct Scheduling {
     pub policy: Policy,
     /// Priorities are 0 to one less than this.
     pub priority_levels: u8,
-    /// The priority of a key that says nothing.
-    pub default_priority: u8,
     /// How long a request may wait in the queue, unless it says so itself.
     pub queue_timeout_ms: u64,
     /// The longest wait that a request may ask for.
@@ -139,10 +128,6 @@ pub struct Scheduling {
     pub aging_quantum_ms: u64,
     /// Requests that may wait, per model, priority and node.
     pub queue_depth: u32,
-    /// Shares of the priorities under `weighted_fair` and `hybrid`; empty: levels - priority.
-    pub weights: Vec<u32>,
-    /// How many of the most urgent priorities are strict under `hybrid`.
-    pub hybrid_strict_levels: u8,
     /// What happens without contact to a majority of the nodes.
     pub degraded_mode: DegradedMode,
 }
@@ -153,13 +138,10 @@ impl Default for Scheduling {
             enabled: true,
             policy: Policy::Strict,
             priority_levels: 10,
-            default_priority: 5,
             queue_timeout_ms: 30_000,
             queue_timeout_ms_max: 300_000,
             aging_quantum_ms: 2_000,
             queue_depth: 1_000,
-            weights: Vec::new(),
-            hybrid_strict_levels: 2,
             degraded_mode: DegradedMode::FailClosed,
         }
     }
@@ -172,9 +154,9 @@ pub enum Policy {
     /// The more urgent priority, always.
     #[default]
     Strict,
-    /// All priorities, in proportion to their weights.
+    /// Each priority has a share: `priority_levels - priority` parts.
     WeightedFair,
-    /// The most urgent ones strictly, the rest by weight.
+    /// Priority 0 always first, the others by their shares.
     Hybrid,
 }
 
@@ -234,15 +216,11 @@ impl Default for Upstream {
 pub struct Usage {
     /// The longest time between writing a record and syncing it to disk.
     pub sync_interval_ms: u64,
-    /// How often records are shipped to the database.
-    pub ship_interval_ms: u64,
-    /// Records shipped in one transaction.
-    pub ship_batch: usize,
 }
 
 impl Default for Usage {
     fn default() -> Self {
-        Self { sync_interval_ms: 50, ship_interval_ms: 200, ship_batch: 500 }
+        Self { sync_interval_ms: 25 }
     }
 }
 

@@ -7,10 +7,16 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+/// How long a lease lasts. Not configurable: the ledger computes with it, so that it must be the same on every node.
+const LEASE_MS: u64 = 2_500;
+
+/// The longest that one contact with the leader and one commit take when all is well.
+const CONTACT_AND_COMMIT_MS: u64 = 600;
+
 /// One thing that is wrong with a configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
-    /// The key, with its section: `cluster.lease_ms`.
+    /// The key, with its section: `cluster.heartbeat_ms`.
     pub key: String,
     /// What is wrong, in lower case and without a final stop.
     pub message: String,
@@ -103,18 +109,12 @@ pub struct Cluster {
     /// `ID=HOST:PORT` of each first member; empty means this node alone. Counts only before the first membership
     /// entry.
     pub initial_members: Vec<String>,
-    /// How long a lease lasts from the sending of the contact that renewed it.
-    pub lease_ms: u64,
-    /// How often a node with something to hold renews its lease.
-    pub renew_ms: u64,
     /// How often the leader lets the others hear of it.
     pub heartbeat_ms: u64,
     /// The least wait before a node campaigns.
     pub election_ms_min: u64,
     /// The longest wait before a node campaigns.
     pub election_ms_max: u64,
-    /// The time limit of one contact with the leader.
-    pub contact_timeout_ms: u64,
     /// How long after its lease's end a node goes on queueing before a degraded mode starts.
     pub degraded_after_ms: u64,
     /// How many log entries lie between two snapshots.
@@ -125,12 +125,9 @@ impl Default for Cluster {
     fn default() -> Self {
         Self {
             initial_members: Vec::new(),
-            lease_ms: 2_500,
-            renew_ms: 200,
             heartbeat_ms: 100,
             election_ms_min: 400,
             election_ms_max: 600,
-            contact_timeout_ms: 500,
             degraded_after_ms: 5_000,
             snapshot_entries: 20_000,
         }
@@ -229,11 +226,8 @@ impl Config {
 impl Cluster {
     fn validate_timings(&self, problems: &mut Vec<Problem>) {
         let least = [
-            ("lease_ms", self.lease_ms),
-            ("renew_ms", self.renew_ms),
             ("heartbeat_ms", self.heartbeat_ms),
             ("election_ms_min", self.election_ms_min),
-            ("contact_timeout_ms", self.contact_timeout_ms),
             ("snapshot_entries", self.snapshot_entries),
         ];
         for (name, value) in least {
@@ -248,16 +242,10 @@ impl Cluster {
             problems.push(Problem::new("cluster.election_ms_min", "must be at least twice heartbeat_ms"));
         }
         // A lease must outlive a change of leader, or every failover would end every lease (architecture.md, Time).
-        let failover =
-            self.election_ms_max.saturating_mul(2).saturating_add(self.contact_timeout_ms).saturating_add(100);
-        if self.lease_ms <= failover {
-            problems.push(Problem::new(
-                "cluster.lease_ms",
-                format!("must be above {failover}: twice election_ms_max, one contact and one commit"),
-            ));
-        }
-        if self.renew_ms.saturating_mul(2) > self.lease_ms {
-            problems.push(Problem::new("cluster.renew_ms", "must be at most half of lease_ms"));
+        let most = (LEASE_MS - CONTACT_AND_COMMIT_MS) / 2;
+        if self.election_ms_max >= most {
+            let message = format!("must be below {most}, so that a lease of {LEASE_MS} ms outlives a change of leader");
+            problems.push(Problem::new("cluster.election_ms_max", message));
         }
     }
 }
@@ -285,10 +273,10 @@ mod tests {
         config.node.id = 0;
         config.peer.listen = "0.0.0.0:7081".into();
         config.cluster.initial_members = vec!["1=a:1".into(), "1=a:1".into()];
-        config.cluster.lease_ms = 1_000;
+        config.cluster.election_ms_max = 1_000;
         let keys: Vec<_> = config.validate().into_iter().map(|problem| problem.key).collect();
         let members = "cluster.initial_members";
-        assert_eq!(keys, ["node.id", "peer.tls", members, members, members, "cluster.lease_ms"]);
+        assert_eq!(keys, ["node.id", "peer.tls", members, members, members, "cluster.election_ms_max"]);
     }
 
     #[test]

@@ -17,13 +17,7 @@ pub(super) fn config(config: &Config) -> Vec<Problem> {
     ] {
         above_zero("upstream", name, value, &mut found);
     }
-    for (name, value) in [
-        ("sync_interval_ms", config.usage.sync_interval_ms),
-        ("ship_interval_ms", config.usage.ship_interval_ms),
-        ("ship_batch", config.usage.ship_batch as u64),
-    ] {
-        above_zero("usage", name, value, &mut found);
-    }
+    above_zero("usage", "sync_interval_ms", config.usage.sync_interval_ms, &mut found);
     for (label, pool) in &config.provider.local.pools {
         self::pool(config, label, pool, &mut found);
     }
@@ -49,7 +43,6 @@ fn http(http: &Http, found: &mut Vec<Problem>) {
         ("max_headers", http.max_headers as u64),
         ("header_read_timeout_ms", http.header_read_timeout_ms),
         ("body_read_timeout_ms", http.body_read_timeout_ms),
-        ("idle_timeout_ms", http.idle_timeout_ms),
         ("write_timeout_ms", http.write_timeout_ms),
     ] {
         above_zero("http", name, value, found);
@@ -70,9 +63,6 @@ fn identity(identity: &Identity, found: &mut Vec<Problem>) {
     if identity.degraded_mode == KeyMode::FailOpen {
         found.push(Problem::new("identity.degraded_mode", "this version has fail_closed only"));
     }
-    if identity.lru_entries == 0 {
-        found.push(Problem::new("identity.lru_entries", "must be above 0"));
-    }
     if identity.admin_key.is_empty() {
         found.push(Problem::new("identity.admin_key", "must be set, best as env:NAME or file:PATH"));
     } else if let Err(error) = identity.admin_key.reveal() {
@@ -87,12 +77,6 @@ fn scheduling(scheduling: &Scheduling, found: &mut Vec<Problem>) {
     }
     if scheduling.queue_timeout_ms_max < scheduling.queue_timeout_ms {
         problem("queue_timeout_ms_max", "must be at least queue_timeout_ms");
-    }
-    if !scheduling.weights.is_empty() && scheduling.weights.len() != usize::from(scheduling.priority_levels) {
-        problem("weights", "must be empty or hold one weight for each of priority_levels");
-    }
-    if scheduling.weights.contains(&0) {
-        problem("weights", "must all be above 0");
     }
     if scheduling.degraded_mode != DegradedMode::FailClosed {
         problem("degraded_mode", "this version has fail_closed only");
@@ -126,15 +110,14 @@ fn pool(config: &Config, label: &str, pool: &Pool, found: &mut Vec<Problem>) {
     if !matches!(pool.degraded_mode, PoolMode::Inherit | PoolMode::FailClosed) {
         problem("degraded_mode", "this version has fail_closed only".to_owned());
     }
-    let larger = Some(&pool.larger_model).filter(|model| !model.is_empty());
-    let others =
-        pool.fallback.iter().map(|model| ("fallback", model)).chain(larger.map(|model| ("larger_model", model)));
-    for (key, other) in others {
-        if other == label {
-            problem(key, "names the model itself".to_owned());
-        } else if !serves(config, other) {
-            problem(key, format!("`{other}` is not a model of this configuration"));
-        }
+    let larger = &pool.larger_model;
+    if larger == label {
+        problem("larger_model", "names the model itself".to_owned());
+    } else if !larger.is_empty() && !serves(config, larger) {
+        problem("larger_model", format!("`{larger}` is not a model of this configuration"));
+    }
+    if !pool.fallback.is_empty() {
+        problem("fallback", "this version does not fall back: leave it empty".to_owned());
     }
     if pool.targets.len() > 1 {
         problem("targets", "this version calls one target per pool".to_owned());
@@ -220,15 +203,19 @@ mod tests {
     }
 
     #[test]
-    fn a_fallback_may_be_an_alias_or_match_a_wildcard() {
+    fn a_larger_model_may_be_an_alias_or_match_a_wildcard() {
         let mut config = valid();
         config.aliases.insert("other".into(), "loopback".into());
         config.provider.local.pools.insert("wild-*".into(), Pool { dialect: Dialect::Loopback, ..Pool::default() });
-        let fallback = vec!["other".into(), "wild-1".into(), "absent".into()];
-        let pool = Pool { dialect: Dialect::Loopback, fallback, ..Pool::default() };
-        config.provider.local.pools.insert("a".into(), pool);
-        let found = config.validate();
-        assert_eq!(found.len(), 1, "{found:?}");
-        assert!(found[0].message.contains("`absent`"));
+        for (label, larger) in [("a", "other"), ("b", "wild-1"), ("c", "absent"), ("d", "d")] {
+            let pool = Pool { dialect: Dialect::Loopback, larger_model: larger.into(), ..Pool::default() };
+            config.provider.local.pools.insert(label.into(), pool);
+        }
+        let found: Vec<_> = config.validate().iter().map(Problem::to_string).collect();
+        let expected = [
+            "provider.local.c.larger_model: `absent` is not a model of this configuration",
+            "provider.local.d.larger_model: names the model itself",
+        ];
+        assert_eq!(found, expected);
     }
 }
