@@ -90,6 +90,11 @@ impl App {
         }))
     }
 
+    #[cfg(test)]
+    pub(crate) fn client_for_tests(&self) -> reqwest::Client {
+        self.client.http()
+    }
+
     /// Says that the node is stopping: readiness turns red, running requests go on.
     pub fn drain(&self) {
         self.draining.store(true, Ordering::Release);

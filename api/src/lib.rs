@@ -24,6 +24,8 @@ mod routing;
 mod server;
 mod settlement;
 mod sse;
+#[cfg(test)]
+mod tests;
 pub mod tokens;
 mod upstream;
 pub mod usage;

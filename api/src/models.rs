@@ -42,10 +42,9 @@ fn shown(app: &App, caller: &Caller) -> BTreeMap<String, Value> {
     let mut models: BTreeMap<String, Value> =
         pools.map(|pool| (pool.label.to_string(), model(&pool.label, pool, limits(pool)))).collect();
     for (alias, stands_for) in app.pools.aliases() {
-        if let Some(found) = app.pools.find(alias) {
-            if caller.models.allows(alias) || caller.models.allows(stands_for) {
-                models.insert(alias.to_string(), model(alias, &found.pool, limits(&found.pool)));
-            }
+        let may = caller.models.allows(alias) || caller.models.allows(stands_for);
+        if let Some(found) = app.pools.find(alias).filter(|_| may) {
+            models.insert(alias.to_string(), model(alias, &found.pool, limits(&found.pool)));
         }
     }
     models

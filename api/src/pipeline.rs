@@ -86,7 +86,7 @@ async fn identify(app: &App, request: Request<Body>, facts: &mut Facts) -> Resul
 /// Reads the body, finds the pool, and works out how much the request may cost at worst.
 async fn read(app: &App, Identified { caller, headers, body }: Identified, facts: &mut Facts) -> Result<Read, Error> {
     let body = body::collect(app, &headers, body, facts).await?;
-    let chat = off_reactor(&body, |body| openai::read(body)).await??;
+    let chat = off_reactor(&body, openai::read).await??;
     let priority = priority::choose(&caller, &headers, chat.request.service, app.priority_levels)?;
     let wait_until = Instant::now() + priority::max_wait(&headers, app.queue_wait, app.queue_wait_max)?;
     let asked = &chat.request.model;

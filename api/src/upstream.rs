@@ -50,6 +50,11 @@ impl Client {
         })
     }
 
+    #[cfg(test)]
+    pub(crate) fn http(&self) -> reqwest::Client {
+        self.http.clone()
+    }
+
     /// Sends a chat request and waits for the head of the answer. Dropping the future breaks the call off.
     ///
     /// # Errors
