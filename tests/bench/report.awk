@@ -21,6 +21,7 @@ function three(list, digits,    f) {
     return sprintf(f, low(list), median(list), high(list))
 }
 function js(list) { return sprintf("{\"min\": %g, \"median\": %g, \"max\": %g}", low(list), median(list), high(list)) }
+function noise(list,    m) { m = median(list); return m > 0 ? 100 * (high(list) - low(list)) / m : 0 }
 function ratio(a, b) { return b > 0 ? sprintf("%.2f", a / b) : "-" }
 function verdict(name, value, aim, unit,    word) {
     word = value <= aim ? "met   " : "MISSED"
@@ -37,6 +38,7 @@ function verdict(name, value, aim, unit,    word) {
 }
 
 END {
+    has_nginx = ("1k-c64" SUBSEP "nginx") in seen
     ntargets = split("direct nginx gateway", targets, " ")
     printf "\n%-10s %-8s %26s %26s %28s %10s %8s\n", "cell", "target", "p50 ms min/median/max", "p99 ms min/median/max", "CPU us/request min/med/max", "requests/s", "x nginx"
     out = ""
@@ -50,23 +52,21 @@ END {
         out = out (out == "" ? "" : ",\n") sprintf("    {\"cell\": \"%s\", \"target\": \"%s\", \"p50_ms\": %s, \"p99_ms\": %s, \"cpu_us\": %s, \"mock_cpu_us\": %s, \"requests_per_sec\": %s}", \
             order[c], targets[t], js(p50[key]), js(p99[key]), has_cpu ? js(cpu[key]) : "null", js(mock[key]), js(rps[key]))
     }
-    printf "\nnoise of this machine, by the direct runs alone (max - min over the median):"
+    printf "\nnoise of this machine, by the direct runs alone, (max - min) / median:"
     for (c = 1; c <= ncells; c++) {
         key = order[c] SUBSEP "direct"
-        m = median(p50[key]); r = median(rps[key])
-        printf "  %s p50 %.0f %%, rate %.0f %%;", order[c], m > 0 ? 100 * (high(p50[key]) - low(p50[key])) / m : 0, \
-            r > 0 ? 100 * (high(rps[key]) - low(rps[key])) / r : 0
+        printf "  %s p50 %.0f %%, rate %.0f %%;", order[c], noise(p50[key]), noise(rps[key])
     }
     printf "\n\nadded p50 over direct (medians):"
     for (c = 1; c <= ncells; c++) {
         d = median(p50[order[c] SUBSEP "direct"])
         printf "  %s gateway %.3f ms", order[c], median(p50[order[c] SUBSEP "gateway"]) - d
-        if ((order[c] SUBSEP "nginx") in seen) printf ", nginx %.3f ms", median(p50[order[c] SUBSEP "nginx"]) - d
+        if (has_nginx) printf ", nginx %.3f ms", median(p50[order[c] SUBSEP "nginx"]) - d
         printf ";"
     }
     printf "\nmemory: idle %.1f MB, with %d queued 1 KB requests %.1f MB\n\naims:\n", idle_kb / 1024, queued, full_kb / 1024
     verdict("gateway CPU per request, 1 KB, concurrency 64", median(cpu["1k-c64" SUBSEP "gateway"]), 60, "us")
-    if (("1k-c64" SUBSEP "nginx") in seen)
+    if (has_nginx)
         verdict("the same, times nginx", median(cpu["1k-c64" SUBSEP "gateway"]) / median(cpu["1k-c64" SUBSEP "nginx"]), 5, "x ")
     verdict("added p50, 1 KB, concurrency 1", median(p50["1k-c1" SUBSEP "gateway"]) - median(p50["1k-c1" SUBSEP "direct"]), 0.15, "ms")
     verdict("memory added by 10,000 queued 1 KB requests", queued > 0 ? (full_kb - idle_kb) / 1024 * 10000 / queued : 0, 100, "MB")

@@ -121,5 +121,6 @@ MACHINE="$(nproc) cores, Linux $(uname -r)"
 status=0
 awk -f "$HERE/report.awk" -v json="$RESULT" -v machine="$MACHINE" -v rounds="$ROUNDS" -v tokenizer="$TOKENIZER" \
     -v idle_kb="$IDLE_KB" -v full_kb="$FULL_KB" -v queued="$QUEUED" -v strict="${BENCH_STRICT:-0}" "$DIR/rows" || status=$?
+[ -s "$RESULT" ] || die "the report could not be written"
 printf '\n%s, %s rounds, tokenizer %s; written to %s\n' "$MACHINE" "$ROUNDS" "$TOKENIZER" "$RESULT"
 exit "$status"
