@@ -9,6 +9,8 @@ mod drive;
 mod plan;
 mod report;
 mod table;
+#[cfg(test)]
+mod tests;
 mod trace;
 
 pub(crate) use args::BenchArgs;
