@@ -7,6 +7,7 @@ mod check;
 mod pool;
 mod secret;
 
+pub use ledger::model::NodeId;
 pub use pool::{Dialect, MaxTokensField, Pool, PoolMode, Target, Tokenizer};
 pub use raft::config::Problem;
 pub use secret::{Secret, SecretError};

@@ -14,7 +14,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use client::{Client, Endpoints};
 use failure::Failure;
 use output::Output;
-use std::io::{BufRead, Write, stderr, stdin, stdout};
+use std::io::{BufRead, Write, stderr, stdin};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -163,8 +163,9 @@ async fn run(command: Command) -> Result<(), Failure> {
             run.map_err(|error| Failure::Refused(format!("{error:#}")))
         }
         Run::Completions { shell } => {
-            clap_complete::generate(shell, &mut Command::command(), "gateway", &mut stdout());
-            Ok(())
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Command::command(), "gateway", &mut script);
+            output::write(&script)
         }
     }
 }

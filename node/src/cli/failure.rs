@@ -57,12 +57,11 @@ impl Failure {
                 Failure::NotAllowed(format!("{said}; give the admin key with --admin-key or TOKLIGENCE_ADMIN_KEY"))
             }
             409 => Failure::Conflict(said),
-            _ if status == 504 || code.contains("unknown") || code == "indeterminate" => {
+            _ if status == 504 || ["outcome_unknown", "indeterminate"].contains(&code) => {
                 Failure::OutcomeUnknown(format!("{said}; look before you try again"))
             }
             503 => Failure::NoQuorum(format!("{said}; `gateway cluster status` shows who is there")),
             500.. => Failure::Unhealthy(format!("{said} (status {status}); the node's log says more")),
-            404 => Failure::Refused(said),
             _ => Failure::Refused(said),
         }
     }

@@ -152,7 +152,7 @@ fn created(made: &Value) -> String {
 fn described(key: &Value) -> String {
     let empty = Map::new();
     let fields = key.as_object().unwrap_or(&empty).iter().filter(|(name, _)| *name != "key");
-    pairs(fields.filter(|(_, value)| **value != Value::from(0)).map(|(name, value)| (name.as_str(), cell(value))))
+    pairs(fields.filter(|(_, value)| value.as_u64() != Some(0)).map(|(name, value)| (name.as_str(), cell(value))))
 }
 
 fn listed(keys: &[Value]) -> String {

@@ -30,7 +30,15 @@ impl Output {
 
     /// Writes lines.
     pub(super) fn line(&self, text: &str) -> Result<(), Failure> {
-        writeln!(std::io::stdout().lock(), "{}", text.trim_end()).map_err(Failure::io)
+        write(format!("{}\n", text.trim_end()).as_bytes())
+    }
+}
+
+/// Writes to standard output. A reader that had enough (`| head`) is no failure.
+pub(super) fn write(bytes: &[u8]) -> Result<(), Failure> {
+    match std::io::stdout().lock().write_all(bytes) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(Failure::io(error)),
+        _ => Ok(()),
     }
 }
 
