@@ -44,7 +44,7 @@ pub(crate) fn health(app: &App) -> Response<Body> {
 
 /// Prometheus's text form.
 pub(crate) fn metrics(app: &App) -> Response<Body> {
-    match app.metrics.render(&*app.board) {
+    match app.metrics.render(&*app.board, app.identity.counts()) {
         Ok(text) => {
             let mut response = Response::new(Body::from(text));
             let text_form = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");

@@ -3,10 +3,12 @@
 
 use crate::admission::Path;
 use crate::board::{Board, Health, PoolGauge};
+use crate::identity::LookupCounts;
 use prometheus::{
     Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGaugeVec, Opts,
     Registry, TextEncoder,
 };
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 /// From 100 µs, the scale of the local path, to the longest waits in a queue.
@@ -123,11 +125,6 @@ impl Metrics {
         &self.registry
     }
 
-    /// Counts of key lookups, by layer and result.
-    pub fn token_lookups(&self) -> &IntCounterVec {
-        &self.token_lookups
-    }
-
     pub(crate) fn admitted(&self, path: Path, priority: u8, wait: Duration) {
         let path = match path {
             Path::Local => 0,
@@ -157,7 +154,7 @@ impl Metrics {
     ///
     /// # Errors
     /// When a metric cannot be written, which would be a bug.
-    pub fn render(&self, board: &dyn Board) -> prometheus::Result<Vec<u8>> {
+    pub fn render(&self, board: &dyn Board, lookups: &LookupCounts) -> prometheus::Result<Vec<u8>> {
         for pool in board.pools() {
             self.fill_capacity(&pool);
         }
@@ -165,6 +162,7 @@ impl Metrics {
             let depth = i64::try_from(waiting).unwrap_or(i64::MAX);
             self.queue_depth.with_label_values(&[priority.to_string()]).set(depth);
         }
+        self.fill_lookups(lookups);
         let new = board.starvation_prevented().saturating_sub(self.starvation_prevented.get());
         self.starvation_prevented.inc_by(new);
         let mode = match board.health() {
@@ -179,6 +177,19 @@ impl Metrics {
         let mut out = Vec::with_capacity(16 << 10);
         TextEncoder::new().encode(&self.registry.gather(), &mut out)?;
         Ok(out)
+    }
+
+    fn fill_lookups(&self, counts: &LookupCounts) {
+        for (layer, result, count) in [
+            ("lru", "hit", &counts.lru_hit),
+            ("lru", "miss", &counts.lru_miss),
+            ("sql", "hit", &counts.sql_hit),
+            ("sql", "miss", &counts.sql_miss),
+            ("sql", "error", &counts.sql_error),
+        ] {
+            let counter = self.token_lookups.with_label_values(&[layer, result]);
+            counter.inc_by(count.load(Ordering::Relaxed).saturating_sub(counter.get()));
+        }
     }
 
     fn fill_capacity(&self, pool: &PoolGauge) {
@@ -234,7 +245,7 @@ mod tests {
     fn capacity_is_shown_absolute_and_as_a_part() {
         let metrics = Metrics::new(2).unwrap();
         metrics.admitted(Path::Queued, 200, Duration::from_millis(3));
-        let text = String::from_utf8(metrics.render(&One).unwrap()).unwrap();
+        let text = String::from_utf8(metrics.render(&One, &LookupCounts::default()).unwrap()).unwrap();
         for line in [
             r#"tokligence_capacity_usage{dimension="tokens",model="m"} 650"#,
             r#"tokligence_capacity_utilization{dimension="tokens",model="m"} 0.65"#,

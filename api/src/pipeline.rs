@@ -14,7 +14,7 @@ use crate::identity::Caller;
 use crate::relay::{self, Terms};
 use crate::reply::Facts;
 use crate::routing::{Found, Target};
-use crate::settlement::{Call, Ending};
+use crate::settlement::{Call, Ending, Passed};
 use crate::tokens::{INLINE_BYTES_MAX, Meter};
 use crate::upstream::Answer;
 use crate::usage::{CallId, Intent};
@@ -131,53 +131,45 @@ async fn admit(app: &App, read: Read, facts: &mut Facts) -> Result<Ready, Error>
     Ok(Ready { read, admitted })
 }
 
-/// Writes down the intent, then sends the request upstream, if the admission is still good by then.
+/// Writes down the intent, then sends the request upstream. A request that comes to the wire too late for its admission
+/// is admitted again.
 async fn call(app: &App, mut ready: Ready, facts: &mut Facts) -> Result<Called, Error> {
     let mut attempt = 0;
     loop {
-        let Ready { read, mut admitted } = ready;
-        let target = read.found.pool.target();
+        let Ready { read, admitted } = ready;
+        let pool = read.found.pool.clone();
+        let target = pool.target();
         facts.provider = Some(target.name.clone());
-        let body = splice(&read, target);
         let intent = intent(&read, &admitted, target, facts, attempt);
         let open = app.journal.intent(intent).map_err(|cause| {
             tracing::error!(request_id = %facts.arrival.id, %cause, "the journal cannot be written");
             Error::JournalUnavailable
         })?;
-        let may_send = admitted.may_send();
         let call = Call::new(admitted, open, app.metrics.clone(), read.prompt_tokens, read.chat.request.stream);
-        if may_send {
-            return send(app, call, &read, target, body, facts).await;
+        let terms = terms(&read, facts);
+        let began_us = raft::clock::boot_us();
+        let sending = app.client.send(target, &read.headers, splice(&read, target), call.gate());
+        let outcome = tokio::time::timeout_at(terms.deadline, sending).await;
+        facts.outside_us += raft::clock::boot_us().saturating_sub(began_us);
+        match outcome.unwrap_or(Err(Error::UpstreamTimeout)) {
+            Ok(answer) => return Ok(Called { call, answer, terms }),
+            Err(_) if call.passed() == Passed::TooLate => call.end(Ending::NotSent),
+            Err(error) => {
+                call.end(Ending::Unknown);
+                return Err(error);
+            }
         }
-        call.end(Ending::NotSent);
         attempt += 1;
         ready = admit(app, read, facts).await?;
     }
 }
 
-async fn send(
-    app: &App,
-    call: Call,
-    read: &Read,
-    target: &Target,
-    body: Bytes,
-    facts: &mut Facts,
-) -> Result<Called, Error> {
-    let began_us = raft::clock::boot_us();
-    let terms = Terms {
+fn terms(read: &Read, facts: &Facts) -> Terms {
+    Terms {
         id: facts.arrival.id,
         usage_injected: read.chat.request.stream && !read.chat.request.wants_usage,
         meter: Meter::new(read.found.pool.tokenizer),
         deadline: Instant::now() + read.found.pool.request_max,
-    };
-    let outcome = tokio::time::timeout_at(terms.deadline, app.client.send(target, &read.headers, body)).await;
-    facts.outside_us += raft::clock::boot_us().saturating_sub(began_us);
-    match outcome.unwrap_or(Err(Error::UpstreamTimeout)) {
-        Ok(answer) => Ok(Called { call, answer, terms }),
-        Err(error) => {
-            call.end(if error == Error::UpstreamUnreachable { Ending::NotSent } else { Ending::Unknown });
-            Err(error)
-        }
     }
 }
 

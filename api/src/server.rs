@@ -109,8 +109,7 @@ fn builder(config: &Http) -> Builder<TokioExecutor> {
     http1
         .timer(TokioTimer::new())
         .header_read_timeout(Duration::from_millis(config.header_read_timeout_ms))
-        .max_buf_size(config.max_header_bytes.max(8_192))
-        .pipeline_flush(true);
+        .max_buf_size(config.max_header_bytes.max(8_192));
     if config.max_headers != 100 {
         http1.max_headers(config.max_headers);
     }

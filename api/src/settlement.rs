@@ -1,11 +1,12 @@
 //! One upstream call from its intent to its end: holds the reservation and the journal's record, and ends both
-//! together, exactly once, whatever becomes of the request.
+//! together, exactly once, whatever becomes of the request. Its [`Gate`] lets the request out to the upstream, or not,
+//! at the last moment (rule g of the ledger).
 
 use crate::admission::Admitted;
 use crate::chat::Usage;
 use crate::metrics::{Ended, Metrics};
 use crate::usage::{Open, Settled, Status};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// How a call ended.
@@ -17,14 +18,53 @@ pub(crate) enum Ending {
     Cut { http_status: u16, usage: Usage },
     /// No answer came, and what the upstream did is unknown: the whole reservation is charged.
     Unknown,
-    /// The upstream never heard of it.
+    /// The upstream never heard of it: everything is given back.
     NotSent,
+}
+
+/// What stands between a request and the wire.
+#[derive(Clone, Debug)]
+pub(crate) struct Gate(Arc<Mutex<Hold>>);
+
+#[derive(Debug)]
+struct Hold {
+    /// Gone once the call has ended.
+    admitted: Option<Admitted>,
+    passed: Passed,
+}
+
+/// Whether the request went through its gate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Passed {
+    /// It has not come to it.
+    NotYet,
+    /// It is on the wire.
+    Yes,
+    /// It came too late; it has to be admitted again.
+    TooLate,
+}
+
+impl Gate {
+    /// Asks, right before the request head is written, whether that may be done.
+    pub(crate) fn pass(&self) -> bool {
+        let mut hold = self.lock();
+        let may_send = hold.admitted.as_mut().is_some_and(Admitted::may_send);
+        hold.passed = if may_send { Passed::Yes } else { Passed::TooLate };
+        may_send
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Hold> {
+        // What is held stays right when a thread panics beside it.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// A call that is running. Dropping it ends it: with what was counted where it streams, else as unknown.
 #[derive(Debug)]
 pub(crate) struct Call {
-    held: Option<(Admitted, Open)>,
+    /// Gone once the call has ended.
+    open: Option<Open>,
+    gate: Gate,
     metrics: Arc<Metrics>,
     pub(crate) prompt_counted: u64,
     pub(crate) reserved: u64,
@@ -45,12 +85,23 @@ impl Call {
         Self {
             reserved: admitted.tokens,
             wait: admitted.wait,
-            held: Some((admitted, open)),
+            gate: Gate(Arc::new(Mutex::new(Hold { admitted: Some(admitted), passed: Passed::NotYet }))),
+            open: Some(open),
             metrics,
             prompt_counted,
             streamed,
             started_us: raft::clock::boot_us(),
         }
+    }
+
+    /// What the request has to pass on its way out.
+    pub(crate) fn gate(&self) -> Gate {
+        self.gate.clone()
+    }
+
+    /// Whether it passed.
+    pub(crate) fn passed(&self) -> Passed {
+        self.gate.lock().passed
     }
 
     /// Ends the call. To be called before the last byte of the reply is given to the client.
@@ -59,7 +110,12 @@ impl Call {
     }
 
     fn close(&mut self, ending: Ending) {
-        let Some((admitted, open)) = self.held.take() else { return };
+        let Some(open) = self.open.take() else { return };
+        let (admitted, passed) = {
+            let mut hold = self.gate.lock();
+            (hold.admitted.take(), hold.passed)
+        };
+        let ending = if passed == Passed::Yes { ending } else { Ending::NotSent };
         let (status, http_status, usage, charged) = match ending {
             Ending::Answered { http_status, usage } => (Status::Ok, http_status, usage, usage.total()),
             Ending::Cut { http_status, usage } => (Status::Cut, http_status, usage, usage.total()),
@@ -80,7 +136,9 @@ impl Call {
         if let Err(cause) = open.settle(&settled) {
             tracing::error!(request_id = %call.request, %cause, "the journal cannot be written; a restart charges the call in full");
         }
-        admitted.settle(charged);
+        if let (Some(admitted), Passed::Yes) = (admitted, passed) {
+            admitted.settle(charged);
+        }
         self.metrics.in_flight.dec();
         self.metrics.settled(usage.prompt, usage.completion, self.reserved);
         self.metrics.ended(match status {

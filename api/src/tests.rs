@@ -1,6 +1,7 @@
 //! The gateway as a client sees it: a real listener in front of a scripted upstream, over real sockets.
 
 mod fixture;
+mod sockets;
 
 use fixture::{Gateway, chat};
 use serde_json::{Value, json};
@@ -23,6 +24,7 @@ async fn an_answer_in_one_piece_comes_back_with_our_headers() {
     let (headers, sent) = gateway.sent().pop().unwrap();
     assert_eq!(headers["authorization"], "Bearer upstream-key");
     assert_eq!(headers["x-custom"], "kept");
+    assert_eq!(headers["content-length"], sent.len().to_string());
     assert_eq!(String::from_utf8(sent).unwrap(), chat("plain").replacen('{', r#"{"max_tokens":1024,"#, 1));
 }
 

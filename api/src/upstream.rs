@@ -1,12 +1,14 @@
 //! Calls upstreams: one HTTP client for all of them, and the loopback that needs none. Sends what it is given; what is
 //! in it was decided before.
 
+mod gated;
 mod loopback;
 mod tls;
 
 use crate::config;
 use crate::error::Error;
 use crate::routing::{Place, Target};
+use crate::settlement::Gate;
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Response};
@@ -55,18 +57,25 @@ impl Client {
         self.http.clone()
     }
 
-    /// Sends a chat request and waits for the head of the answer. Dropping the future breaks the call off.
+    /// Sends a chat request, if it passes its gate, and waits for the head of the answer. Dropping the future breaks
+    /// the call off.
     ///
     /// # Errors
     /// [`Error::UpstreamUnreachable`] when there is no connection, [`Error::UpstreamBroken`] when it breaks,
     /// [`Error::UpstreamTimeout`] when no answer comes in time.
-    pub(crate) async fn send(&self, target: &Target, headers: &HeaderMap, body: Bytes) -> Result<Answer, Error> {
+    pub(crate) async fn send(
+        &self,
+        target: &Target,
+        headers: &HeaderMap,
+        body: Bytes,
+        gate: Gate,
+    ) -> Result<Answer, Error> {
         let Place::Http { chat, authorization } = &target.place else {
-            return Ok(loopback::answer(&body));
+            return if gate.pass() { Ok(loopback::answer(&body)) } else { Err(Error::UpstreamUnreachable) };
         };
         let mut request = reqwest::Request::new(Method::POST, chat.clone());
         *request.headers_mut() = passed_on(headers, authorization.as_ref());
-        *request.body_mut() = Some(body.into());
+        *request.body_mut() = Some(reqwest::Body::wrap(gated::Gated::new(body, gate)));
         match tokio::time::timeout(self.first_byte_max, self.http.execute(request)).await {
             Ok(Ok(answer)) => Ok(answer.into()),
             Ok(Err(cause)) => Err(failure(&cause)),

@@ -93,6 +93,14 @@ impl Gateway {
         request.send().await.unwrap()
     }
 
+    pub(super) fn address(&self) -> &str {
+        self.url.trim_start_matches("http://")
+    }
+
+    pub(super) fn key(&self) -> &str {
+        &self.key
+    }
+
     /// What the upstream got so far.
     pub(super) fn sent(&self) -> Vec<(HeaderMap, Vec<u8>)> {
         self.notes.sent.lock().unwrap().clone()
@@ -142,6 +150,7 @@ fn new_key() -> NewKey {
 fn config(base_url: &str) -> Config {
     let mut config = Config::default();
     config.http.max_body_bytes = 256 << 10;
+    config.http.body_read_timeout_ms = 300;
     config.upstream.first_byte_timeout_ms = 60_000;
     let pool = Pool { base_url: base_url.to_owned(), api_key: Secret::new("upstream-key"), ..Pool::default() };
     let pools = &mut config.provider.local.pools;
