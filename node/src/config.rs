@@ -116,7 +116,10 @@ impl Fault {
 
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}: {}", self.layer, self.key, self.message)
+        match &self.layer {
+            Layer::Variable(name) if *name == self.key => write!(f, "{}: {}", self.layer, self.message),
+            _ => write!(f, "{}: {}: {}", self.layer, self.key, self.message),
+        }
     }
 }
 

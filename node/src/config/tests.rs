@@ -104,7 +104,7 @@ fn every_problem_of_every_layer_is_told_at_once() {
         "live/gateway.toml: provider.local.enabeld: unknown key; the nearest known one is `enabled`",
         "live/gateway.toml: scheduling.polcy: unknown key; the nearest known one is `policy`",
         "live/gateway.toml: scheduling.queue_depth: must be an integer, is a string",
-        "environment variable TOKLIGENCE_HTTP__LISTN: TOKLIGENCE_HTTP__LISTN: unknown variable; the nearest known one \
+        "environment variable TOKLIGENCE_HTTP__LISTN: unknown variable; the nearest known one \
          is `TOKLIGENCE_HTTP__LISTEN`",
         "environment variable TOKLIGENCE_HTTP__MAX_HEADERS: http.max_headers: must be an integer, is `many`",
         "live/gateway.toml: scheduling.policy: unknown variant `fair`, expected one of `strict`, `weighted_fair`, `hybrid`",
