@@ -14,6 +14,7 @@ use std::time::Duration;
 use openraft::Raft;
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::errors::{ClientWriteError, RaftError};
+use openraft::metrics::WaitError;
 use std::fs::File;
 use tokio::sync::watch;
 
@@ -30,6 +31,9 @@ use crate::types::{NodeId, Payload, TypeConfig};
 
 /// How long a shutdown waits for the last readers of the store.
 const CLOSING: Duration = Duration::from_secs(2);
+
+/// How often a snapshot is asked for until it is there.
+const RETRIGGER: Duration = Duration::from_millis(50);
 
 /// A running member of a group; clones share it.
 #[derive(Debug)]
@@ -204,11 +208,17 @@ impl<M: Machine> Group<M> {
     /// [`ProposeError::Stopped`] when this node's part ended.
     pub async fn snapshot_now(&self) -> Result<(), ProposeError> {
         let stopped = |error: String| ProposeError::Stopped(self.stopped().unwrap_or(error));
-        let applied = self.metrics().applied;
-        self.inner.raft.trigger().snapshot().await.map_err(|error| stopped(error.to_string()))?;
-        let wait = self.inner.raft.wait(None);
-        let reached = wait.metrics(|m| m.snapshot.map(|id| id.index) >= applied, "a snapshot").await;
-        reached.map(|_| ()).map_err(|error| stopped(error.to_string()))
+        let (raft, applied) = (&self.inner.raft, self.metrics().applied);
+        loop {
+            raft.trigger().snapshot().await.map_err(|error| stopped(error.to_string()))?;
+            let wait = raft.wait(Some(RETRIGGER));
+            match wait.metrics(|m| m.snapshot.map(|id| id.index) >= applied, "a snapshot").await {
+                Ok(_) => return Ok(()),
+                // The one asked for is left out while an earlier one, that covers less, is still being taken.
+                Err(WaitError::Timeout(..)) => {}
+                Err(error) => return Err(stopped(error.to_string())),
+            }
+        }
     }
 
     /// Ends this node's part in good order; the data directory is free when this returns.

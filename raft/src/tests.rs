@@ -2,7 +2,10 @@
 
 mod disks;
 mod group;
+mod platter;
+mod powerloss;
 mod suite;
+mod workload;
 
 use crate::group::Settings;
 use crate::machine::{Applied, AppliedBytes, Machine, Stop};
