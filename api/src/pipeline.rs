@@ -39,7 +39,7 @@ struct Read {
     caller: Arc<Caller>,
     headers: HeaderMap,
     body: Bytes,
-    chat: openai::Read,
+    chat: Arc<openai::Read>,
     found: Found,
     priority: Priority,
     /// When it stops waiting for capacity.
@@ -86,7 +86,7 @@ async fn identify(app: &App, request: Request<Body>, facts: &mut Facts) -> Resul
 /// Reads the body, finds the pool, and works out how much the request may cost at worst.
 async fn read(app: &App, Identified { caller, headers, body }: Identified, facts: &mut Facts) -> Result<Read, Error> {
     let body = body::collect(app, &headers, body, facts).await?;
-    let chat = off_reactor(&body, openai::read).await??;
+    let chat = Arc::new(off_reactor(&body, openai::read).await??);
     let priority = priority::choose(&caller, &headers, chat.request.service, app.priority_levels)?;
     let wait_until = Instant::now() + priority::max_wait(&headers, app.queue_wait, app.queue_wait_max)?;
     let asked = &chat.request.model;
@@ -148,10 +148,10 @@ async fn call(app: &App, mut ready: Ready, facts: &mut Facts) -> Result<Called, 
         let call = Call::new(admitted, open, app.metrics.clone(), read.prompt_tokens, read.chat.request.stream);
         let terms = terms(&read, facts);
         let began_us = raft::clock::boot_us();
-        let sending = app.client.send(target, &read.headers, splice(&read, target), call.gate());
-        let outcome = tokio::time::timeout_at(terms.deadline, sending).await;
+        let body = splice(&read, target);
+        let outcome = app.client.send(target, &read.headers, body, call.gate(), terms.deadline).await;
         facts.outside_us += raft::clock::boot_us().saturating_sub(began_us);
-        match outcome.unwrap_or(Err(Error::UpstreamTimeout)) {
+        match outcome {
             Ok(answer) => return Ok(Called { call, answer, terms }),
             Err(_) if call.passed() == Passed::TooLate => call.end(Ending::NotSent),
             Err(error) => {

@@ -2,7 +2,7 @@
 //! as it goes through the pipeline, so that a refusal tells as much as an answer.
 
 use crate::app::App;
-use crate::board::RateGauge;
+use crate::board::{Health, RateGauge};
 use crate::dialect::Family;
 use crate::envelope;
 use crate::error::Error;
@@ -77,6 +77,9 @@ pub(crate) fn finish(app: &App, facts: &Facts, outcome: Result<Response<Body>, E
     headers.reserve(18);
     stamp(headers, app, facts.arrival.id);
     ours(headers, facts, overhead_us);
+    if let Health::Degraded(mode) = app.board.health() {
+        headers.insert(HeaderName::from_static("x-tokligence-degraded"), HeaderValue::from_static(mode));
+    }
     rates(headers, app, facts);
     response
 }

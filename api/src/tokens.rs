@@ -1,7 +1,11 @@
 //! Counts tokens before the upstream does: of the prompt for the reservation, of the answer when it breaks off. Knows
 //! texts only; which texts of a request count is the dialect's business.
 
+mod memo;
+
 use crate::config::Tokenizer;
+use memo::{BYTES_MIN, Memo};
+use std::sync::LazyLock;
 
 /// Tokens added for each message: its role and its marks.
 pub const PER_MESSAGE: u64 = 4;
@@ -18,12 +22,14 @@ const SLICE: usize = 16 << 10;
 impl Tokenizer {
     /// Counts the tokens of one text.
     pub fn count(self, text: &str) -> u64 {
-        let bpe = match self {
+        static MEMO: LazyLock<Memo> = LazyLock::new(Memo::new);
+        let (salt, bpe) = match self {
             Self::Bytes => return text.len() as u64,
-            Self::O200kBase => bpe_openai::o200k_base(),
-            Self::Cl100kBase => bpe_openai::cl100k_base(),
+            Self::O200kBase => (0, bpe_openai::o200k_base()),
+            Self::Cl100kBase => (1, bpe_openai::cl100k_base()),
         };
-        slices(text).map(|slice| bpe.count(slice) as u64).sum()
+        let count = || slices(text).map(|slice| bpe.count(slice) as u64).sum();
+        if text.len() < BYTES_MIN { count() } else { MEMO.count(salt, text, count) }
     }
 }
 

@@ -13,6 +13,7 @@ use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Response};
 use std::time::Duration;
+use tokio::time::Instant;
 
 /// What an upstream says, its body still on the way.
 pub(crate) type Answer = Response<reqwest::Body>;
@@ -21,7 +22,7 @@ pub(crate) type Answer = Response<reqwest::Body>;
 #[derive(Clone, Debug)]
 pub(crate) struct Client {
     http: reqwest::Client,
-    pub(crate) first_byte_max: Duration,
+    first_byte_max: Duration,
     pub(crate) idle_max: Duration,
     pub(crate) answer_bytes_max: usize,
     pub(crate) event_bytes_max: usize,
@@ -69,6 +70,7 @@ impl Client {
         headers: &HeaderMap,
         body: Bytes,
         gate: Gate,
+        deadline: Instant,
     ) -> Result<Answer, Error> {
         let Place::Http { chat, authorization } = &target.place else {
             return if gate.pass() { Ok(loopback::answer(&body)) } else { Err(Error::UpstreamUnreachable) };
@@ -76,7 +78,8 @@ impl Client {
         let mut request = reqwest::Request::new(Method::POST, chat.clone());
         *request.headers_mut() = passed_on(headers, authorization.as_ref());
         *request.body_mut() = Some(reqwest::Body::wrap(gated::Gated::new(body, gate)));
-        match tokio::time::timeout(self.first_byte_max, self.http.execute(request)).await {
+        let until = deadline.min(Instant::now() + self.first_byte_max);
+        match tokio::time::timeout_at(until, self.http.execute(request)).await {
             Ok(Ok(answer)) => Ok(answer.into()),
             Ok(Err(cause)) => Err(failure(&cause)),
             Err(_) => Err(Error::UpstreamTimeout),
