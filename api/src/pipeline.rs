@@ -5,7 +5,7 @@
 //! [`Error`], which `envelope.rs` turns into HTTP. Dropping the future at any point (the client is gone) leaves the
 //! queue, closes the upstream and settles.
 
-use crate::admission::{Admitted, Ask};
+use crate::admission::{Admitted, Ask, Path, Refusal};
 use crate::app::App;
 use crate::chat::Changes;
 use crate::dialect::openai;
@@ -13,7 +13,7 @@ use crate::error::Error;
 use crate::identity::Caller;
 use crate::relay::{self, Terms};
 use crate::reply::Facts;
-use crate::routing::{Found, Target};
+use crate::routing::{Found, Pool, Target};
 use crate::settlement::{Call, Ending, Passed};
 use crate::tokens::{INLINE_BYTES_MAX, Meter};
 use crate::upstream::Answer;
@@ -26,6 +26,9 @@ use ledger::model::{Incarnation, Priority};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
+
+/// A request that comes to the wire too late so many times in a row is on a machine that stands still.
+const ATTEMPTS_MAX: u8 = 8;
 
 /// A request whose caller is known.
 struct Identified {
@@ -119,27 +122,26 @@ async fn admit(app: &App, read: Read, facts: &mut Facts) -> Result<Ready, Error>
         tokens: read.tokens,
         max_wait: read.wait_until.saturating_duration_since(Instant::now()),
     };
-    let outcome = app.admission.admit(ask).await;
-    facts.scheduled_wall_us = Some(raft::clock::wall_us());
-    let admitted = outcome.inspect_err(|_| {
+    let admitted = app.admission.admit(ask).await.inspect_err(|refusal| {
         facts.wait += Duration::from_micros(raft::clock::boot_us().saturating_sub(began_us));
+        facts.was_queued |= matches!(refusal, Refusal::QueueTimeout { .. });
     })?;
     facts.wait += admitted.wait;
+    facts.was_queued |= admitted.path == Path::Queued;
+    facts.scheduled_wall_us = Some(raft::clock::wall_us());
     facts.queue_position = facts.queue_position.or(admitted.queue_position);
     facts.quota_remaining = admitted.quota_remaining;
     app.metrics.admitted(admitted.path, read.priority.0, admitted.wait);
     Ok(Ready { read, admitted })
 }
 
-/// Writes down the intent, then sends the request upstream. A request that comes to the wire too late for its admission
+/// Routes, writes down the intent, then sends the request upstream. A request that comes to the wire too late for its admission
 /// is admitted again.
 async fn call(app: &App, mut ready: Ready, facts: &mut Facts) -> Result<Called, Error> {
-    let mut attempt = 0;
-    loop {
+    for attempt in 0..ATTEMPTS_MAX {
         let Ready { read, admitted } = ready;
         let pool = read.found.pool.clone();
-        let target = pool.target();
-        facts.provider = Some(target.name.clone());
+        let target = route(&pool, facts);
         let intent = intent(&read, &admitted, target, facts, attempt);
         let open = app.journal.intent(intent).map_err(|cause| {
             tracing::error!(request_id = %facts.arrival.id, %cause, "the journal cannot be written");
@@ -159,9 +161,16 @@ async fn call(app: &App, mut ready: Ready, facts: &mut Facts) -> Result<Called, 
                 return Err(error);
             }
         }
-        attempt += 1;
         ready = admit(app, read, facts).await?;
     }
+    Err(Refusal::Unavailable { retry_after: Duration::from_secs(1) }.into())
+}
+
+/// Chooses the target. Weights, circuits and fallback stand here, once a pool has more than one.
+fn route<'a>(pool: &'a Pool, facts: &mut Facts) -> &'a Target {
+    let target = pool.target();
+    facts.provider = Some(target.name.clone());
+    target
 }
 
 fn terms(read: &Read, facts: &Facts) -> Terms {
@@ -184,7 +193,7 @@ fn intent(read: &Read, admitted: &Admitted, target: &Target, facts: &Facts, call
         call: CallId { request: facts.arrival.id, call },
         incarnation: Incarnation::default(),
         pool: read.found.pool.label.clone(),
-        model: read.found.model.clone(),
+        model: read.chat.request.model.as_str().into(),
         target: target.name.clone(),
         key_id: read.caller.key_id,
         user: read.caller.user,

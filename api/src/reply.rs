@@ -32,7 +32,10 @@ pub(crate) struct Facts {
     pub(crate) caller: Option<Arc<Caller>>,
     pub(crate) pool: Option<Arc<str>>,
     pub(crate) provider: Option<Arc<str>>,
+    /// Time from asking for capacity to the answer.
     pub(crate) wait: Duration,
+    /// Whether it had to wait for capacity, rather than for the answer only.
+    pub(crate) was_queued: bool,
     pub(crate) queue_position: Option<u32>,
     pub(crate) quota_remaining: Option<u64>,
     /// When capacity was given. Units: microseconds of the wall clock since the Unix epoch.
@@ -50,6 +53,7 @@ impl Facts {
             pool: None,
             provider: None,
             wait: Duration::ZERO,
+            was_queued: false,
             queue_position: None,
             quota_remaining: None,
             scheduled_wall_us: None,
@@ -112,7 +116,7 @@ fn ours(headers: &mut HeaderMap, facts: &Facts, overhead_us: u64) {
     if let Some(provider) = facts.provider.as_deref().and_then(|name| HeaderValue::try_from(name).ok()) {
         put("x-tokligence-provider", provider);
     }
-    put("x-tokligence-queue-wait-ms", HeaderValue::from(wait_ms(facts.wait)));
+    put("x-tokligence-queue-wait-ms", HeaderValue::from(if facts.was_queued { wait_ms(facts.wait) } else { 0 }));
     if let Some(position) = facts.queue_position {
         put("x-tokligence-queue-position", HeaderValue::from(position));
     }
