@@ -35,7 +35,7 @@ const CLOSING: Duration = Duration::from_secs(2);
 /// How often a snapshot is asked for until it is there.
 const RETRIGGER: Duration = Duration::from_millis(50);
 
-/// A running member of a group; clones share it.
+/// A running member of a group; clones share it. It runs until [`Self::shutdown`], even when the last clone is dropped.
 #[derive(Debug)]
 pub struct Group<M: Machine> {
     inner: Arc<Inner<M>>,

@@ -1,6 +1,7 @@
 //! Tests of the crate as a whole. They stand inside it, since the switch that leaves `sync_data` out exists only here.
 
 mod disks;
+mod fulldisk;
 mod group;
 mod platter;
 mod powerloss;

@@ -1,9 +1,11 @@
 //! A group of one, from its first start to its end.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::{Tape, quick};
-use crate::group::{Group, ProposeError, Settings, StartError};
+use crate::group::{FsyncHook, Group, ProposeError, Settings, StartError};
 use crate::machine::AppliedBytes;
 use crate::store::MAX_PAYLOAD_BYTES;
 
@@ -30,6 +32,21 @@ async fn a_proposal_comes_back_with_its_place_and_its_result() {
     assert_eq!(metrics.leader, Some(1));
     assert!(metrics.fsync_count >= 2 && metrics.fsync_sum_us > 0);
     group.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_hook_hears_of_every_sync() {
+    let dir = tempfile::tempdir().unwrap();
+    let heard = Arc::new(AtomicU64::new(0));
+    let ear = heard.clone();
+    let hook = FsyncHook(Arc::new(move |_us| {
+        ear.fetch_add(1, Ordering::Relaxed);
+    }));
+    let group = start(Settings { on_fsync: Some(hook), ..quick(dir.path()) }).await;
+    group.propose(b"abc".to_vec()).await.unwrap();
+    group.shutdown().await;
+    assert!(heard.load(Ordering::Relaxed) >= 2);
+    assert_eq!(heard.load(Ordering::Relaxed), group.metrics().fsync_count);
 }
 
 #[tokio::test(flavor = "multi_thread")]
