@@ -4,7 +4,7 @@ use crate::admission::Admission;
 use crate::config::{Config, Dialect, Pool, Secret};
 use crate::identity::{Identity, KeyLimits, NewKey, Tier};
 use crate::metrics::Metrics;
-use crate::usage::Journal;
+use crate::usage::{Journal, JournalOptions};
 use crate::{App, Drained, Parts, board, router, serve};
 use axum::Router;
 use axum::body::{Body, Bytes};
@@ -59,7 +59,7 @@ impl Gateway {
             node: NodeId(1),
             admission: Admission {},
             identity,
-            journal: Journal {},
+            journal: Journal::open(&dir.path().join("usage"), &JournalOptions::default()).unwrap(),
             board: Arc::new(board::Blank),
             metrics: Arc::new(Metrics::new(10).unwrap()),
         };
