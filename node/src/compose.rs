@@ -1,31 +1,44 @@
-//! The one place where a node is put together: group, ledger, keeper, admission, identity, journal, gateway.
+//! The one place where a node is put together: identity, journal, admission, gateway, listener.
 //!
-//! Everything below takes what it needs as an argument; nothing finds its own parts.
+//! Everything below takes what it needs as an argument; nothing finds its own parts. What is opened first is closed
+//! last.
 
 use crate::config::Config;
 use crate::daemon::DataDir;
 use anyhow::Context;
+use api::admission::Admission;
+use api::board::Blank;
+use api::config::{Http, NodeId};
 use api::identity::Identity;
+use api::metrics::Metrics;
+use api::usage::{Journal, JournalOptions, Shipper};
+use api::{App, Drained, Parts};
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::{TcpListener, TcpSocket};
-
-/// How many connections the system may keep waiting for us.
-const BACKLOG: u32 = 4_096;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 
 /// A node whose parts stand, before it takes requests.
-#[derive(Debug)]
 pub(crate) struct Node {
-    listener: TcpListener,
+    app: Arc<App>,
     identity: Identity,
-    _data: DataDir,
+    journal: Journal,
+    listener: TcpListener,
+    http: Http,
+    data: DataDir,
 }
 
 /// A node that takes requests.
-#[derive(Debug)]
 pub(crate) struct Serving {
     address: SocketAddr,
-    _node: Node,
+    stop_accepting: CancellationToken,
+    stop_shipping: CancellationToken,
+    server: JoinHandle<Drained>,
+    shipper: JoinHandle<()>,
+    identity: Identity,
+    _data: DataDir,
 }
 
 impl Node {
@@ -34,13 +47,29 @@ impl Node {
     /// # Errors
     /// One sentence on what cannot be opened.
     pub(crate) async fn open(config: Config, data: DataDir) -> anyhow::Result<Self> {
-        let listener = listen(&config.api.http.listen)?;
-        let database_url = match config.api.identity.database_url.as_str() {
+        let Config { raft, api, .. } = config;
+        let listener = listen(&api.http.listen)?;
+        let database_url = match api.identity.database_url.as_str() {
             "" => format!("sqlite:{}", data.path().join("identity.db").display()),
             url => url.to_owned(),
         };
         let identity = Identity::open(&database_url).await?;
-        Ok(Self { listener, identity, _data: data })
+        let sync_every = Duration::from_millis(api.usage.sync_interval_ms);
+        let options = JournalOptions { sync_every, ..JournalOptions::default() };
+        let journal = Journal::open(&data.path().join("usage"), &options)?;
+        for left in journal.recover().open {
+            journal.write_off(&left.intent).context("the usage journal cannot be written")?;
+        }
+        let parts = Parts {
+            node: NodeId(raft.node.id),
+            admission: Admission {},
+            identity: identity.clone(),
+            journal: journal.clone(),
+            board: Arc::new(Blank),
+            metrics: Arc::new(Metrics::new(api.scheduling.priority_levels)?),
+        };
+        let app = App::new(&api, parts)?;
+        Ok(Self { app, identity, journal, listener, http: api.http, data })
     }
 
     /// The key store.
@@ -52,9 +81,25 @@ impl Node {
     ///
     /// # Errors
     /// When the node cannot serve.
-    pub(crate) async fn serve(self) -> anyhow::Result<Serving> {
-        let address = self.listener.local_addr().context("the listener has no address")?;
-        Ok(Serving { address, _node: self })
+    pub(crate) fn serve(self) -> anyhow::Result<Serving> {
+        let Self { app, identity, journal, listener, http, data } = self;
+        let address = listener.local_addr().context("the listener has no address")?;
+        let (stop_accepting, stop_shipping) = (CancellationToken::new(), CancellationToken::new());
+        let shipper = Shipper::new(journal, identity.database().clone()).run(stop_shipping.clone());
+        let stopped = stop_accepting.clone().cancelled_owned();
+        let server = async move {
+            let router = api::router(app.clone(), None);
+            api::serve(app, router, &http, listener, stopped).await
+        };
+        Ok(Serving {
+            address,
+            stop_accepting,
+            stop_shipping,
+            server: tokio::spawn(server),
+            shipper: tokio::spawn(shipper),
+            identity,
+            _data: data,
+        })
     }
 }
 
@@ -65,23 +110,32 @@ impl Serving {
     }
 
     /// Waits until the node cannot go on, and says why.
-    pub(crate) async fn ended(&self) -> String {
-        std::future::pending().await
+    pub(crate) async fn ended(&mut self) -> String {
+        match (&mut self.server).await {
+            Ok(_) => "the listener ended".to_owned(),
+            Err(error) => format!("the listener failed: {error}"),
+        }
     }
 
-    /// Takes no new requests, lets the running ones finish for so long, and closes everything.
-    pub(crate) async fn drain(self, _patience: Duration) {}
+    /// Takes no new requests, lets the running ones finish, ships what they used, and closes everything.
+    pub(crate) async fn drain(self) {
+        self.stop_accepting.cancel();
+        match self.server.await {
+            Ok(Drained::Whole) => {}
+            Ok(Drained::Cut) => tracing::warn!("some requests were broken off: they took longer than drain_timeout_ms"),
+            Err(error) => tracing::error!(%error, "the listener failed"),
+        }
+        self.stop_shipping.cancel();
+        if let Err(error) = self.shipper.await {
+            tracing::error!(%error, "the shipper of usage rows failed");
+        }
+        self.identity.database().close().await;
+    }
 }
 
 fn listen(address: &str) -> anyhow::Result<TcpListener> {
-    let bind = || -> std::io::Result<TcpListener> {
-        let address: SocketAddr = address.parse().map_err(std::io::Error::other)?;
-        let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-        socket.set_reuseaddr(true)?;
-        socket.bind(address)?;
-        socket.listen(BACKLOG)
-    };
-    bind().map_err(|error| match error.kind() {
+    let parsed: SocketAddr = address.parse().with_context(|| format!("http.listen: {address} is not an address"))?;
+    api::bind(parsed).map_err(|error| match error.kind() {
         std::io::ErrorKind::AddrInUse => anyhow::anyhow!("http.listen: {address} is taken by another process"),
         _ => anyhow::Error::new(error).context(format!("http.listen: cannot listen on {address}")),
     })

@@ -19,6 +19,9 @@ use std::process::ExitCode;
 /// The exit code of a start that cannot succeed: a taken port, a broken configuration, a data directory in use.
 const CANNOT_START: u8 = 2;
 
+/// The exit code of a node that served and did not end in good order.
+const BROKE_OFF: u8 = 1;
+
 /// The gateway's daemon: one endpoint in front of every model, with limits that hold exactly.
 #[derive(Debug, Parser)]
 #[command(name = "gatewayd", version, arg_required_else_help = true)]
@@ -70,7 +73,7 @@ pub fn main() -> ExitCode {
     let outcome = match Command::parse().run {
         Run::Config { show: Show::Default } => print(DEFAULT_FILE),
         Run::Config { show: Show::Check(args) } => {
-            args.load().map(|loaded| drop(loaded)).and_then(|()| print("the configuration is in order\n"))
+            args.load().map(drop).and_then(|()| print("the configuration is in order\n"))
         }
         Run::Serve(args) => args.load().and_then(|loaded| {
             let data = DataDir::open(&loaded.config.raft.node.data_dir).map_err(one)?;
@@ -78,7 +81,10 @@ pub fn main() -> ExitCode {
         }),
         Run::Dev(args) => args.plan().and_then(run),
     };
-    let Err(sentences) = outcome else { return ExitCode::SUCCESS };
+    let sentences = match outcome {
+        Ok(code) => return code,
+        Err(sentences) => sentences,
+    };
     for sentence in sentences {
         // Standard error is the last resort: when it is closed there is nobody left to tell.
         let _ = writeln!(stderr(), "gatewayd: {sentence}");
@@ -102,11 +108,11 @@ fn one(error: anyhow::Error) -> Vec<String> {
     vec![format!("{error:#}")]
 }
 
-fn print(text: &str) -> Result<(), Vec<String>> {
-    stdout().write_all(text.as_bytes()).map_err(|error| one(error.into()))
+fn print(text: &str) -> Result<ExitCode, Vec<String>> {
+    stdout().write_all(text.as_bytes()).map(|()| ExitCode::SUCCESS).map_err(|error| one(error.into()))
 }
 
-fn run(plan: Plan) -> Result<(), Vec<String>> {
+fn run(plan: Plan) -> Result<ExitCode, Vec<String>> {
     log::start(&plan.config.log).map_err(one)?;
     // Installed once, here: with two providers compiled in, rustls would not choose one by itself.
     let _ = rustls::crypto::ring::default_provider().install_default();
@@ -123,34 +129,48 @@ fn run(plan: Plan) -> Result<(), Vec<String>> {
     outcome
 }
 
-async fn serve(plan: Plan) -> anyhow::Result<()> {
+/// Serves until a signal or a fault ends it.
+///
+/// # Errors
+/// When it cannot start; from then on the exit code tells.
+async fn serve(plan: Plan) -> anyhow::Result<ExitCode> {
     let stop = signal::Stop::listen()?;
     let data_dir = plan.data.path().to_owned();
     ready::Ready::clear(&data_dir);
     let node_id = plan.config.raft.node.id;
-    let drain = std::time::Duration::from_millis(plan.config.api.http.drain_timeout_ms);
     let banner = if plan.dev { Some(dev::Banner::of(&plan.config)) } else { None };
     let node = Node::open(plan.config, plan.data).await?;
     let key = if plan.dev { Some(dev::key(node.identity(), &data_dir).await?) } else { None };
-    let serving = node.serve().await?;
+    let mut serving = node.serve()?;
     let ready = ready::Ready::write(&data_dir, serving.address(), node_id)?;
     tracing::info!(address = %serving.address(), node_id, version = env!("CARGO_PKG_VERSION"), "serving");
     if let (Some(banner), Some(key)) = (banner, key) {
         banner.print(serving.address(), &key, &data_dir);
     }
-    tokio::select! {
-        () = stop.first() => tracing::info!(drain_ms = drain.as_millis(), "stopping: letting running requests finish"),
+    let broke_off = tokio::select! {
+        () = stop.first() => {
+            tracing::info!("stopping: running requests may finish");
+            false
+        }
         cause = serving.ended() => {
-            ready.remove();
-            anyhow::bail!("the node ended by itself: {cause}");
+            tracing::error!(cause, "the node cannot go on");
+            true
+        }
+    };
+    ready.remove();
+    if broke_off {
+        return Ok(ExitCode::from(BROKE_OFF));
+    }
+    tokio::select! {
+        () = serving.drain() => {
+            tracing::info!("stopped");
+            Ok(ExitCode::SUCCESS)
+        }
+        () = stop.second() => {
+            tracing::warn!("second signal: stopped at once");
+            Ok(ExitCode::from(BROKE_OFF))
         }
     }
-    ready.remove();
-    tokio::select! {
-        () = serving.drain(drain) => tracing::info!("stopped"),
-        () = stop.second() => tracing::warn!("second signal: stopped at once"),
-    }
-    Ok(())
 }
 
 /// Lifts the soft limit of open files to the hard one: each client and each upstream call holds a socket.
