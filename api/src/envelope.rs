@@ -75,7 +75,9 @@ fn shape(error: &Error) -> Shape {
             (StatusCode::SERVICE_UNAVAILABLE, "server_error", Some("overloaded"))
         }
         Error::UpstreamUnreachable => (StatusCode::BAD_GATEWAY, "server_error", Some("upstream_unreachable")),
-        Error::UpstreamBroken(_) => (StatusCode::BAD_GATEWAY, "server_error", Some("upstream_broken")),
+        Error::UpstreamCut | Error::UpstreamBroken(_) => {
+            (StatusCode::BAD_GATEWAY, "server_error", Some("upstream_broken"))
+        }
         Error::UpstreamTimeout => (StatusCode::GATEWAY_TIMEOUT, "server_error", Some("upstream_timeout")),
         Error::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "server_error", Some("internal_error")),
     };
@@ -212,6 +214,6 @@ mod tests {
         );
         assert_eq!(told(&error, Family::Anthropic)["error"]["type"], "not_found_error");
         assert_eq!(told(&error, Family::Gemini)["error"]["status"], "NOT_FOUND");
-        assert_eq!(told(&Error::UpstreamBroken("broke off"), Family::Openai)["error"]["code"], "upstream_broken");
+        assert_eq!(told(&Error::UpstreamCut, Family::Openai)["error"]["code"], "upstream_broken");
     }
 }

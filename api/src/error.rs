@@ -91,7 +91,10 @@ pub enum Error {
     /// The upstream did not answer in time; whether it worked on the request is unknown.
     #[error("the upstream did not answer in time")]
     UpstreamTimeout,
-    /// The upstream's answer broke off or cannot be read.
+    /// The upstream broke the call off.
+    #[error("the upstream's answer broke off")]
+    UpstreamCut,
+    /// The upstream's answer cannot be used.
     #[error("the upstream's answer {0}")]
     UpstreamBroken(&'static str),
     /// A bug of the gateway.

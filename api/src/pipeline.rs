@@ -14,7 +14,7 @@ use crate::identity::Caller;
 use crate::relay::{self, Terms};
 use crate::reply::Facts;
 use crate::routing::{Found, Pool, Target};
-use crate::settlement::{Call, Ending, Passed};
+use crate::settlement::{By, Call, Ending, Passed};
 use crate::tokens::{INLINE_BYTES_MAX, Meter};
 use crate::upstream::Answer;
 use crate::usage::{CallId, Intent};
@@ -147,7 +147,7 @@ async fn call(app: &App, mut ready: Ready, facts: &mut Facts) -> Result<Called, 
             tracing::error!(request_id = %facts.arrival.id, %cause, "the journal cannot be written");
             Error::JournalUnavailable
         })?;
-        let call = Call::new(admitted, open, app.metrics.clone(), read.prompt_tokens, read.chat.request.stream);
+        let call = Call::new(admitted, open, app, read.prompt_tokens, read.chat.request.stream);
         let terms = terms(&read, facts);
         let began_us = raft::clock::boot_us();
         let body = splice(&read, target);
@@ -157,7 +157,7 @@ async fn call(app: &App, mut ready: Ready, facts: &mut Facts) -> Result<Called, 
             Ok(answer) => return Ok(Called { call, answer, terms }),
             Err(_) if call.passed() == Passed::TooLate => call.end(Ending::NotSent),
             Err(error) => {
-                call.end(Ending::Unknown);
+                call.end(Ending::Unknown { by: By::of(&error) });
                 return Err(error);
             }
         }

@@ -6,7 +6,7 @@ mod stream;
 use crate::chat::{Seen, Usage};
 use crate::dialect::openai::answer;
 use crate::error::Error;
-use crate::settlement::{Call, Ending};
+use crate::settlement::{By, Call, Ending};
 use crate::tokens::Meter;
 use crate::upstream::{Answer, Client, passed_back};
 use axum::body::Body;
@@ -69,13 +69,13 @@ async fn whole(
     let bytes = match collect(client, body, terms.deadline).await {
         Ok(bytes) => bytes,
         Err(error) => {
-            call.end(Ending::Unknown);
+            call.end(Ending::Unknown { by: By::of(&error) });
             return Err(error);
         }
     };
     let mut seen = Seen::new(terms.meter);
     if !answer::read(&bytes, &mut seen) {
-        call.end(Ending::Unknown);
+        call.end(Ending::Unknown { by: By::Upstream });
         return Err(Error::UpstreamBroken("is not a JSON object"));
     }
     let usage = seen.usage(call.prompt_counted, call.reserved);
@@ -117,7 +117,7 @@ async fn collect(client: &Client, mut body: reqwest::Body, deadline: Instant) ->
         let until = deadline.min(Instant::now() + client.idle_max);
         let frame = tokio::time::timeout_at(until, body.frame()).await.map_err(|_| Error::UpstreamTimeout)?;
         let Some(frame) = frame else { break };
-        let frame = frame.map_err(|_| Error::UpstreamBroken("broke off"))?;
+        let frame = frame.map_err(|_| Error::UpstreamCut)?;
         let Ok(data) = frame.into_data() else { continue };
         if first.len() + all.len() + data.len() > client.answer_bytes_max {
             return Err(Error::UpstreamBroken("is too large"));

@@ -101,7 +101,11 @@ fn log(facts: &Facts, error: &Error) {
     let key = facts.caller.as_ref().map_or("", |caller| &caller.key_prefix);
     match error {
         Error::Internal | Error::JournalUnavailable => tracing::error!(request_id = %id, key, %error, "request failed"),
-        Error::UpstreamUnreachable | Error::UpstreamTimeout | Error::UpstreamBroken(_) | Error::KeysUnavailable => {
+        Error::UpstreamUnreachable
+        | Error::UpstreamTimeout
+        | Error::UpstreamCut
+        | Error::UpstreamBroken(_)
+        | Error::KeysUnavailable => {
             tracing::warn!(request_id = %id, key, provider = facts.provider.as_deref(), %error, "request failed");
         }
         _ => tracing::debug!(request_id = %id, key, %error, "request refused"),

@@ -3,11 +3,14 @@
 //! at the last moment (rule g of the ledger).
 
 use crate::admission::Admitted;
+use crate::app::App;
 use crate::chat::Usage;
+use crate::error::Error;
 use crate::metrics::{Ended, Metrics};
 use crate::usage::{Open, Settled, Status};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+use tokio::runtime::Handle;
 
 /// How a call ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,11 +18,30 @@ pub(crate) enum Ending {
     /// The upstream answered to the end.
     Answered { http_status: u16, usage: Usage },
     /// The answer broke off after so much.
-    Cut { http_status: u16, usage: Usage },
+    Cut { http_status: u16, usage: Usage, by: By },
     /// No answer came, and what the upstream did is unknown: the whole reservation is charged.
-    Unknown,
+    Unknown { by: By },
     /// The upstream never heard of it: everything is given back.
     NotSent,
+}
+
+/// Who broke a call off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum By {
+    /// The upstream, which is done with it.
+    Upstream,
+    /// We, so that the upstream may take a moment to see it: what was reserved stays taken for that long.
+    Us,
+}
+
+impl By {
+    /// Who broke off a call that failed so.
+    pub(crate) fn of(error: &Error) -> Self {
+        match error {
+            Error::UpstreamUnreachable | Error::UpstreamCut => Self::Upstream,
+            _ => Self::Us,
+        }
+    }
 }
 
 /// What stands between a request and the wire.
@@ -66,6 +88,7 @@ pub(crate) struct Call {
     open: Option<Open>,
     gate: Gate,
     metrics: Arc<Metrics>,
+    cancel_grace: Duration,
     pub(crate) prompt_counted: u64,
     pub(crate) reserved: u64,
     streamed: bool,
@@ -74,20 +97,15 @@ pub(crate) struct Call {
 }
 
 impl Call {
-    pub(crate) fn new(
-        admitted: Admitted,
-        open: Open,
-        metrics: Arc<Metrics>,
-        prompt_counted: u64,
-        streamed: bool,
-    ) -> Self {
-        metrics.in_flight.inc();
+    pub(crate) fn new(admitted: Admitted, open: Open, app: &App, prompt_counted: u64, streamed: bool) -> Self {
+        app.metrics.in_flight.inc();
         Self {
             reserved: admitted.tokens,
             wait: admitted.wait,
             gate: Gate(Arc::new(Mutex::new(Hold { admitted: Some(admitted), passed: Passed::NotYet }))),
             open: Some(open),
-            metrics,
+            metrics: app.metrics.clone(),
+            cancel_grace: app.client.cancel_grace,
             prompt_counted,
             streamed,
             started_us: raft::clock::boot_us(),
@@ -118,9 +136,9 @@ impl Call {
         let ending = if passed == Passed::Yes { ending } else { Ending::NotSent };
         let (status, http_status, usage, charged) = match ending {
             Ending::Answered { http_status, usage } => (Status::Ok, http_status, usage, usage.total()),
-            Ending::Cut { http_status, usage } => (Status::Cut, http_status, usage, usage.total()),
+            Ending::Cut { http_status, usage, .. } => (Status::Cut, http_status, usage, usage.total()),
             Ending::NotSent => (Status::Cut, 0, Usage::default(), 0),
-            Ending::Unknown => (Status::Cut, 0, self.in_full(), self.reserved),
+            Ending::Unknown { .. } => (Status::Cut, 0, self.in_full(), self.reserved),
         };
         let settled = Settled {
             status,
@@ -137,7 +155,8 @@ impl Call {
             tracing::error!(request_id = %call.request, %cause, "the journal cannot be written; a restart charges the call in full");
         }
         if let (Some(admitted), Passed::Yes) = (admitted, passed) {
-            admitted.settle(charged);
+            let is_seen = !matches!(ending, Ending::Cut { by: By::Us, .. } | Ending::Unknown { by: By::Us });
+            give_back(admitted, charged, if is_seen { Duration::ZERO } else { self.cancel_grace });
         }
         self.metrics.in_flight.dec();
         self.metrics.settled(usage.prompt, usage.completion, self.reserved);
@@ -157,6 +176,23 @@ impl Call {
 impl Drop for Call {
     fn drop(&mut self) {
         let usage = Usage { prompt: self.prompt_counted, completion: 0 };
-        self.close(if self.streamed { Ending::Cut { http_status: 0, usage } } else { Ending::Unknown });
+        self.close(if self.streamed {
+            Ending::Cut { http_status: 0, usage, by: By::Us }
+        } else {
+            Ending::Unknown { by: By::Us }
+        });
+    }
+}
+
+/// Ends the reservation, after the time that the upstream may take to see that it was left.
+fn give_back(admitted: Admitted, charged: u64, grace: Duration) {
+    match Handle::try_current() {
+        Ok(runtime) if !grace.is_zero() => {
+            runtime.spawn(async move {
+                tokio::time::sleep(grace).await;
+                admitted.settle(charged);
+            });
+        }
+        _ => admitted.settle(charged),
     }
 }

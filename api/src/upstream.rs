@@ -26,6 +26,7 @@ pub(crate) struct Client {
     pub(crate) idle_max: Duration,
     pub(crate) answer_bytes_max: usize,
     pub(crate) event_bytes_max: usize,
+    pub(crate) cancel_grace: Duration,
 }
 
 impl Client {
@@ -50,6 +51,7 @@ impl Client {
             idle_max: millis(config.idle_timeout_ms),
             answer_bytes_max: config.max_response_bytes,
             event_bytes_max: config.max_event_bytes,
+            cancel_grace: millis(config.cancel_grace_ms),
         })
     }
 
@@ -62,7 +64,7 @@ impl Client {
     /// the call off.
     ///
     /// # Errors
-    /// [`Error::UpstreamUnreachable`] when there is no connection, [`Error::UpstreamBroken`] when it breaks,
+    /// [`Error::UpstreamUnreachable`] when there is no connection, [`Error::UpstreamCut`] when it breaks,
     /// [`Error::UpstreamTimeout`] when no answer comes in time.
     pub(crate) async fn send(
         &self,
@@ -93,7 +95,7 @@ fn failure(cause: &reqwest::Error) -> Error {
     } else if cause.is_timeout() {
         Error::UpstreamTimeout
     } else {
-        Error::UpstreamBroken("broke off before it began")
+        Error::UpstreamCut
     }
 }
 

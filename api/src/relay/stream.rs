@@ -6,7 +6,7 @@ use crate::chat::{Keep, Seen};
 use crate::dialect::openai::answer;
 use crate::envelope;
 use crate::error::Error;
-use crate::settlement::{Call, Ending};
+use crate::settlement::{By, Call, Ending};
 use crate::sse::{Judge, Scanner};
 use crate::upstream::Client;
 use crate::usage::RequestId;
@@ -74,7 +74,7 @@ impl Relay {
             Err(_) => Some(self.fail(&Error::UpstreamBroken("holds an event that is too large"))),
             Ok(out) => {
                 if self.reader.seen.done {
-                    self.settle(true);
+                    self.settle(None);
                     self.linger();
                 }
                 (!out.is_empty()).then_some(out)
@@ -87,9 +87,9 @@ impl Relay {
         self.upstream = None;
         let rest = self.scanner.finish(&mut self.reader);
         if !self.reader.seen.done && !self.reader.seen.finished {
-            return Some(self.fail(&Error::UpstreamBroken("broke off")));
+            return Some(self.fail(&Error::UpstreamCut));
         }
-        self.settle(true);
+        self.settle(None);
         (!rest.is_empty()).then_some(rest)
     }
 
@@ -97,15 +97,18 @@ impl Relay {
     fn fail(&mut self, error: &Error) -> Bytes {
         tracing::warn!(request_id = %self.id, %error, "stream broke");
         self.upstream = None;
-        self.settle(false);
+        self.settle(Some(By::of(error)));
         Bytes::from(envelope::event(error, self.id))
     }
 
-    fn settle(&mut self, is_whole: bool) {
+    fn settle(&mut self, cut: Option<By>) {
         let Some(call) = self.call.take() else { return };
         let usage = self.reader.seen.usage(call.prompt_counted, call.reserved);
         let http_status = self.http_status;
-        call.end(if is_whole { Ending::Answered { http_status, usage } } else { Ending::Cut { http_status, usage } });
+        call.end(match cut {
+            None => Ending::Answered { http_status, usage },
+            Some(by) => Ending::Cut { http_status, usage, by },
+        });
     }
 
     /// Reads the rest behind the end mark, which is almost always there already, so that the connection is used again.
@@ -148,7 +151,7 @@ impl Body for Relay {
         while let Some(upstream) = &mut this.upstream {
             let out = match Pin::new(upstream).poll_frame(cx) {
                 Poll::Ready(Some(Ok(frame))) => frame.into_data().ok().and_then(|chunk| this.take(chunk)),
-                Poll::Ready(Some(Err(_))) => Some(this.fail(&Error::UpstreamBroken("broke off"))),
+                Poll::Ready(Some(Err(_))) => Some(this.fail(&Error::UpstreamCut)),
                 Poll::Ready(None) => this.close(),
                 Poll::Pending if this.poll_late(cx) => Some(this.fail(&Error::UpstreamTimeout)),
                 Poll::Pending => return Poll::Pending,
@@ -171,6 +174,6 @@ impl Body for Relay {
 
 impl Drop for Relay {
     fn drop(&mut self) {
-        self.settle(false);
+        self.settle(Some(By::Us));
     }
 }
