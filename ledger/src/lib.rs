@@ -1,3 +1,13 @@
-//! The capacity ledger.
+//! The capacity ledger: limits, leases and reservations, decided exactly and purely.
 
+pub mod entry;
+pub mod keeper;
 pub mod model;
+pub mod policy;
+pub mod rules;
+pub mod state;
+pub mod time;
+
+#[cfg(test)]
+#[path = "../../tests/sim/mod.rs"]
+mod sim;

@@ -1,0 +1,211 @@
+//! What others may read of the state: the leader's policy, metrics, and the admin's tables.
+
+use super::{Bucket, Claims, NodeRow, State, Tenant};
+use crate::entry::{LogPos, Retry, Who};
+use crate::model::{BucketLimit, Dimension, NodeId, PoolId, PoolLimits, Scope, TenantLimits};
+use crate::time::{LEASE_US, Stamp};
+use std::sync::Arc;
+
+/// A pool, as read at one moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PoolView {
+    /// Its id.
+    pub id: PoolId,
+    /// Its label.
+    pub name: Arc<str>,
+    /// Its limits.
+    pub limits: PoolLimits,
+    /// The longest that a request lives.
+    pub request_us_max: u64,
+    /// Tokens.
+    pub tokens: Option<BucketView>,
+    /// Requests.
+    pub requests: Option<BucketView>,
+    /// Permits that nodes hold, used or not.
+    pub permits_out: u64,
+    /// Why nothing is granted any more, if so.
+    pub frozen: Option<String>,
+}
+
+/// A bucket, as read at one moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BucketView {
+    /// Its limit.
+    pub limit: BucketLimit,
+    /// Units at hand.
+    pub level: u64,
+    /// Units with nodes.
+    pub outstanding: u64,
+    /// Units still owed.
+    pub debt: u64,
+}
+
+/// A tenant, as read at one moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TenantView {
+    /// Its limits.
+    pub limits: TenantLimits,
+    /// Tokens used and held today.
+    pub day_taken: u64,
+    /// Requests in flight.
+    pub permits: u64,
+}
+
+impl State {
+    /// Where the log has been applied to.
+    pub fn at(&self) -> LogPos {
+        self.at
+    }
+
+    /// Ledger time.
+    pub fn stamp(&self) -> Stamp {
+        self.stamp
+    }
+
+    /// The day that quotas count for.
+    pub fn day(&self) -> u64 {
+        self.day
+    }
+
+    /// Changes whenever a pool's limits do.
+    pub fn pools_version(&self) -> u64 {
+        self.pools_version
+    }
+
+    /// Every pool at `now`.
+    pub fn pools(&self, now: Stamp) -> Vec<PoolView> {
+        let view = |bucket: &Bucket| BucketView {
+            limit: bucket.limit,
+            level: bucket.level_at(now),
+            outstanding: bucket.outstanding,
+            debt: bucket.debt,
+        };
+        let pools = self.pools.iter().map(|(&id, pool)| PoolView {
+            id,
+            name: pool.name.clone(),
+            limits: pool.limits,
+            request_us_max: pool.request_us_max,
+            tokens: pool.limits.tokens.and(pool.tokens.as_ref()).map(view),
+            requests: pool.limits.requests.and(pool.requests.as_ref()).map(view),
+            permits_out: pool.permits_out(),
+            frozen: pool.frozen.clone(),
+        });
+        pools.collect()
+    }
+
+    /// One tenant.
+    pub fn tenant_view(&self, scope: Scope) -> Option<TenantView> {
+        let tenant = self.tenants.get(&scope)?;
+        let day_taken = if tenant.day.day == self.day { tenant.day.used + tenant.day.pending } else { 0 };
+        Some(TenantView { limits: tenant.limits, day_taken, permits: tenant.permits })
+    }
+
+    /// Why a tenant's limit would refuse a request now, beside what waits already.
+    pub fn tenant_refuses(
+        &self,
+        limits: &TenantLimits,
+        tokens: u64,
+        claims: Claims,
+        now: Stamp,
+    ) -> Option<(Dimension, Retry)> {
+        let mut tenant = match self.tenants.get(&limits.scope) {
+            Some(tenant) => tenant.clone(),
+            None => Tenant::new(*limits, self.day, now),
+        };
+        tenant.touch(Some(limits), self.day, now, self.rules);
+        tenant.refuses(tokens, claims)
+    }
+
+    /// The present lease of a node.
+    pub fn who(&self, node: NodeId) -> Option<Who> {
+        self.nodes.get(&node).map(|row| row.who(node))
+    }
+
+    /// A node's row.
+    pub fn node(&self, node: NodeId) -> Option<&NodeRow> {
+        self.nodes.get(&node)
+    }
+
+    /// Every node.
+    pub fn nodes(&self) -> impl Iterator<Item = (NodeId, &NodeRow)> {
+        self.nodes.iter().map(|(&node, row)| (node, row))
+    }
+
+    /// Leases that nobody renewed in time and that still hold something.
+    pub(crate) fn due_expiries(&self, now: Stamp) -> impl Iterator<Item = Who> + '_ {
+        let due = self.nodes.iter().filter(move |(_, row)| now.0 >= row.renewed.0 + LEASE_US);
+        due.filter(|&(&node, row)| self.holds_units(node, row)).map(|(&node, row)| row.who(node))
+    }
+
+    /// When the next lease ends unless it is renewed, or a lost permit comes back.
+    pub(crate) fn next_expiry(&self) -> Option<Stamp> {
+        let holding = self.nodes.iter().filter(|&(&node, row)| self.holds_units(node, row));
+        let leases = holding.map(|(_, row)| Stamp(row.renewed.0 + LEASE_US));
+        leases.chain(self.lost_dues()).min()
+    }
+
+    /// Whether permits of lost incarnations come back at `now`.
+    pub(crate) fn lost_is_due(&self, now: Stamp) -> bool {
+        self.lost_dues().any(|due| due <= now)
+    }
+
+    fn lost_dues(&self) -> impl Iterator<Item = Stamp> + '_ {
+        let pools = self.pools.values().flat_map(|pool| pool.lost.iter().map(|&(back, _)| back));
+        let tenants = self.tenants.values().flat_map(|tenant| tenant.lost.iter().map(|&(back, _)| back));
+        let silent = self.pools.values().flat_map(move |pool| {
+            let held = pool.leases.iter().filter(|(_, lease)| lease.permits_unsettled && lease.permits.out() > 0);
+            held.filter_map(|(node, _)| {
+                let row = self.nodes.get(node)?;
+                Some(Stamp(row.renewed.0 + LEASE_US + pool.request_us_max))
+            })
+        });
+        pools.chain(tenants).chain(silent)
+    }
+
+    /// Whether a node holds anything that its lease's end takes away, or puts in doubt.
+    pub(crate) fn holds_units(&self, node: NodeId, row: &NodeRow) -> bool {
+        row.open.values().any(|reservation| reservation.attached)
+            || self.pools.values().filter_map(|pool| pool.leases.get(&node)).any(|lease| {
+                let permits = if lease.permits_unsettled { 0 } else { lease.permits.out() };
+                lease.tokens.out() + lease.requests.out() + permits > 0
+            })
+    }
+
+    #[cfg(test)]
+    pub(crate) fn has_open(&self, node: u64, seq: u64) -> bool {
+        self.nodes.get(&NodeId(node)).is_some_and(|row| row.open.contains_key(&seq))
+    }
+
+    /// Units that are out on any resource: zero after quiet.
+    pub fn outstanding(&self) -> u64 {
+        let out = |bucket: &Option<Bucket>| bucket.as_ref().map_or(0, |bucket| bucket.outstanding);
+        let pools = self.pools.values().map(|pool| out(&pool.tokens) + out(&pool.requests) + pool.permits_out());
+        let tenants = self.tenants.values().map(|tenant| {
+            tenant.permits + if tenant.day.day == self.day { tenant.day.pending } else { 0 }
+        });
+        pools.sum::<u64>() + tenants.sum::<u64>()
+    }
+
+    /// What is wrong with the ledger, if anything: L1, L3, L4, L5.
+    pub fn breach(&self) -> Option<String> {
+        for pool in self.pools.values() {
+            if let Some(why) = pool.breach(self.rules) {
+                return Some(format!("{}: {why}", pool.name));
+            }
+        }
+        for tenant in self.tenants.values() {
+            let buckets = [&tenant.requests, &tenant.tokens];
+            if let Some(why) = buckets.into_iter().flatten().find_map(|bucket| bucket.breach(self.rules)) {
+                return Some(format!("{:?}: {why}", tenant.limits.scope));
+            }
+        }
+        None
+    }
+}
+
+impl NodeRow {
+    /// When the lease was last renewed.
+    pub fn renewed(&self) -> Stamp {
+        self.renewed
+    }
+}
