@@ -1,44 +1,9 @@
 //! What the admin routes show of pools and the cluster, and the doors behind which the ledger and the group answer.
 
+use super::error::AdminError;
 use futures_util::future::BoxFuture;
-use ledger::model::PoolLimits;
+use ledger::model::{BucketLimit, PoolLimits, Rate};
 use serde::{Deserialize, Serialize};
-
-/// Why an admin request does not succeed.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum AdminError {
-    /// The admin key is missing or wrong.
-    #[error("admin key required")]
-    Unauthorized,
-    /// A field does not hold what it must.
-    #[error("{field}: {problem}")]
-    Invalid {
-        /// Which field.
-        field: String,
-        /// What is wrong with it.
-        problem: String,
-    },
-    /// Nothing of that name.
-    #[error("{0} not found")]
-    NotFound(String),
-    /// It would clash with what is there.
-    #[error("{problem}")]
-    Conflict {
-        /// Which field.
-        field: String,
-        /// With what it clashes.
-        problem: String,
-    },
-    /// The ledger or the store cannot answer now; nothing was changed.
-    #[error("{0} is not available, try again")]
-    Unavailable(String),
-    /// It may or may not have happened.
-    #[error("the outcome is unknown: {0}")]
-    Indeterminate(String),
-    /// A fault of ours.
-    #[error("internal error")]
-    Internal,
-}
 
 /// Pools, as the ledger has them. A pool's name is its label: a model or one wildcard pattern.
 pub trait PoolAdmin: Send + Sync {
@@ -78,6 +43,78 @@ pub struct PoolChange {
     /// Requests that the bucket saves up.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub burst_requests: Option<u64>,
+}
+
+impl PoolChange {
+    /// These limits, as the ledger has them; what is in force stays where nothing is said. A new rate brings its default
+    /// burst with it (four seconds of tokens, one of requests, at least 1), unless a burst is given too.
+    ///
+    /// # Errors
+    /// [`AdminError::Invalid`] when two fields contradict each other or a burst has no rate.
+    pub fn over(&self, now: PoolLimits) -> Result<PoolLimits, AdminError> {
+        self.check()?;
+        let tokens = rate(self.tokens_per_sec, self.tokens_per_min);
+        let requests = rate(self.rps, self.rpm);
+        Ok(PoolLimits {
+            tokens: bucket(now.tokens, tokens, ("burst_tokens", self.burst_tokens), 4)?,
+            requests: bucket(now.requests, requests, ("burst_requests", self.burst_requests), 1)?,
+            concurrent: match self.concurrent {
+                None => now.concurrent,
+                Some(0) => None,
+                concurrent => concurrent,
+            },
+        })
+    }
+
+    /// Says whether two fields contradict each other.
+    ///
+    /// # Errors
+    /// [`AdminError::Invalid`], naming one of them.
+    pub fn check(&self) -> Result<(), AdminError> {
+        for (first, second, field, other) in [
+            (self.tokens_per_sec, self.tokens_per_min, "tokens_per_min", "tokens_per_sec"),
+            (self.rps, self.rpm, "rpm", "rps"),
+        ] {
+            if first.is_some() && second.is_some() {
+                return Err(AdminError::invalid(field, format!("cannot be set together with {other}")));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The rate that is asked for, if one is; `Some(None)` is none at all.
+#[expect(clippy::option_option, reason = "unsaid, unlimited and limited are three things")]
+fn rate(per_sec: Option<u64>, per_min: Option<u64>) -> Option<Option<Rate>> {
+    match (per_sec, per_min) {
+        (None, None) => None,
+        (Some(0), _) | (None, Some(0)) => Some(None),
+        (Some(units), _) => Some(Some(Rate::per_sec(units))),
+        (None, Some(units)) => Some(Some(Rate::per_min(units))),
+    }
+}
+
+#[expect(clippy::option_option, reason = "unsaid, unlimited and limited are three things")]
+fn bucket(
+    now: Option<BucketLimit>,
+    rate: Option<Option<Rate>>,
+    (field, burst): (&str, Option<u64>),
+    default_seconds: u64,
+) -> Result<Option<BucketLimit>, AdminError> {
+    let given = burst.filter(|burst| *burst > 0);
+    let default = |rate: Rate| {
+        let units = u128::from(rate.units) * u128::from(default_seconds) * 1_000_000 / u128::from(rate.per_us.max(1));
+        u64::try_from(units).unwrap_or(u64::MAX).max(1)
+    };
+    match (rate, now) {
+        (Some(Some(rate)), _) => Ok(Some(BucketLimit { rate, burst: given.unwrap_or_else(|| default(rate)) })),
+        (None, Some(BucketLimit { rate, .. })) if burst.is_some() => {
+            Ok(Some(BucketLimit { rate, burst: given.unwrap_or_else(|| default(rate)) }))
+        }
+        (None, Some(now)) => Ok(Some(now)),
+        (Some(None), _) | (None, None) if given.is_some() => Err(AdminError::invalid(field, "needs a rate")),
+        (Some(None), _) | (None, None) => Ok(None),
+    }
 }
 
 /// A pool, its limits and its use.
@@ -149,8 +186,84 @@ pub struct ClusterNode {
 }
 
 impl PoolView {
-    /// A view of `limits` as the ledger has them, with a rate per minute where it is not whole per second.
-    pub fn of(model: &str, _limits: &PoolLimits, context: Option<u64>) -> Self {
-        Self { model: model.to_owned(), limits: PoolChange { context, ..Default::default() }, ..Default::default() }
+    /// A view of `limits` as the ledger has them, with nothing said of use and file.
+    pub fn of(model: &str, limits: &PoolLimits, context: Option<u64>) -> Self {
+        let (tokens_per_sec, tokens_per_min) = shown(limits.tokens);
+        let (rps, rpm) = shown(limits.requests);
+        let limits = PoolChange {
+            tokens_per_sec,
+            tokens_per_min,
+            rps,
+            rpm,
+            concurrent: limits.concurrent,
+            context,
+            burst_tokens: limits.tokens.map(|bucket| bucket.burst),
+            burst_requests: limits.requests.map(|bucket| bucket.burst),
+        };
+        Self { model: model.to_owned(), limits, ..Self::default() }
+    }
+}
+
+/// A rate per second or per minute: as it was set, since the ledger keeps the fraction.
+fn shown(bucket: Option<BucketLimit>) -> (Option<u64>, Option<u64>) {
+    match bucket.map(|bucket| bucket.rate) {
+        None => (None, None),
+        Some(Rate { units, per_us: 1_000_000 }) => (Some(units), None),
+        Some(Rate { units, per_us }) => {
+            let per_min = u128::from(units) * 60_000_000 / u128::from(per_us.max(1));
+            (None, Some(u64::try_from(per_min).unwrap_or(u64::MAX)))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn over(now: PoolLimits, change: PoolChange) -> Result<PoolLimits, String> {
+        change.over(now).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn what_is_not_said_stays_and_zero_is_unlimited() {
+        let first =
+            PoolChange { tokens_per_sec: Some(1_000), rpm: Some(30), concurrent: Some(5), ..Default::default() };
+        let set = over(PoolLimits::default(), first).unwrap();
+        assert_eq!(set.tokens, Some(BucketLimit { rate: Rate::per_sec(1_000), burst: 4_000 }));
+        assert_eq!(set.requests, Some(BucketLimit { rate: Rate::per_min(30), burst: 1 }));
+        assert_eq!(over(set, PoolChange::default()), Ok(set));
+        let none = PoolChange { tokens_per_min: Some(0), rps: Some(0), concurrent: Some(0), ..Default::default() };
+        assert_eq!(over(set, none), Ok(PoolLimits::default()));
+    }
+
+    #[test]
+    fn a_burst_changes_alone_and_returns_to_its_default() {
+        let rated = over(PoolLimits::default(), PoolChange { tokens_per_sec: Some(10), ..Default::default() }).unwrap();
+        let own = over(rated, PoolChange { burst_tokens: Some(7), ..Default::default() }).unwrap();
+        assert_eq!(own.tokens, Some(BucketLimit { rate: Rate::per_sec(10), burst: 7 }));
+        assert_eq!(over(own, PoolChange { burst_tokens: Some(0), ..Default::default() }), Ok(rated));
+    }
+
+    #[test]
+    fn contradictions_name_a_field() {
+        let both = PoolChange { rps: Some(1), rpm: Some(1), ..Default::default() };
+        assert_eq!(over(PoolLimits::default(), both), Err("rpm: cannot be set together with rps".into()));
+        let alone = PoolChange { burst_requests: Some(1), ..Default::default() };
+        assert_eq!(over(PoolLimits::default(), alone), Err("burst_requests: needs a rate".into()));
+    }
+
+    #[test]
+    fn a_view_shows_what_was_set() {
+        let change = PoolChange {
+            tokens_per_min: Some(600),
+            rps: Some(2),
+            burst_tokens: Some(5),
+            burst_requests: Some(3),
+            concurrent: Some(4),
+            context: Some(9),
+            ..Default::default()
+        };
+        let view = PoolView::of("m", &change.over(PoolLimits::default()).unwrap(), Some(9));
+        assert_eq!((view.model.as_str(), view.limits), ("m", change));
     }
 }

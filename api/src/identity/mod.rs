@@ -15,6 +15,8 @@ pub use key::{Key, KeyLimits, KeyRef, LIMIT_MAX, NAME_CHARS_MAX, NewKey};
 pub use secret::{KeyHash, Secret};
 pub use store::{PAGE, StoreError};
 
+pub(crate) use key::parse_id;
+
 use cache::Cache;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
