@@ -3,11 +3,24 @@
 use super::error::AdminError;
 use crate::identity::LIMIT_MAX;
 use axum::body::Body;
-use axum::extract::Query;
+use axum::extract::{FromRequestParts, Path, Query};
 use http::Uri;
+use http::request::Parts;
 use serde_json::{Map, Value};
 
 const BODY_MAX: usize = 64 * 1024;
+
+/// What the address names: a key or a pool.
+pub(super) struct Named(pub(super) String);
+
+impl<S: Send + Sync> FromRequestParts<S> for Named {
+    type Rejection = AdminError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, AdminError> {
+        let path = Path::<String>::from_request_parts(parts, state).await;
+        path.map(|Path(name)| Self(name)).map_err(|_| AdminError::invalid("path", "cannot be read"))
+    }
+}
 
 /// The fields of a request that nobody has read yet.
 pub(super) struct Fields(Map<String, Value>);

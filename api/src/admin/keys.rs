@@ -2,9 +2,9 @@
 
 use super::Admin;
 use super::error::{AdminError, json};
-use super::fields::Fields;
+use super::fields::{Fields, Named};
 use crate::identity::{Key, KeyLimits, KeyRef, NewKey, PAGE, Tier, parse_id};
-use axum::extract::{Path, Request, State};
+use axum::extract::{Request, State};
 use axum::response::Response;
 use http::StatusCode;
 use ledger::model::Priority;
@@ -115,12 +115,12 @@ pub(super) async fn list(State(admin): State<Admin>, request: Request) -> Result
     Ok(json(StatusCode::OK, &serde_json::json!({ "keys": keys, "next": next })))
 }
 
-pub(super) async fn show(State(admin): State<Admin>, Path(which): Path<String>) -> Result<Response, AdminError> {
+pub(super) async fn show(State(admin): State<Admin>, Named(which): Named) -> Result<Response, AdminError> {
     let key = admin.identity.key(&KeyRef::parse(&which)?).await?;
     Ok(json(StatusCode::OK, &KeyView::from(&key)))
 }
 
-pub(super) async fn revoke(State(admin): State<Admin>, Path(which): Path<String>) -> Result<Response, AdminError> {
+pub(super) async fn revoke(State(admin): State<Admin>, Named(which): Named) -> Result<Response, AdminError> {
     let key = admin.identity.revoke_key(&KeyRef::parse(&which)?).await?;
     let view = KeyView::from(&key);
     tracing::info!(key_id = %view.id, name = %view.name, "an API key was revoked");

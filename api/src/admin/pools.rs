@@ -5,9 +5,9 @@
 
 use super::Admin;
 use super::error::{AdminError, json};
-use super::fields::Fields;
+use super::fields::{Fields, Named};
 use super::view::PoolChange;
-use axum::extract::{Path, Request, State};
+use axum::extract::{Request, State};
 use axum::response::Response;
 use http::StatusCode;
 
@@ -18,14 +18,14 @@ pub(super) async fn list(State(admin): State<Admin>) -> Result<Response, AdminEr
     Ok(json(StatusCode::OK, &serde_json::json!({ "pools": pools })))
 }
 
-pub(super) async fn show(State(admin): State<Admin>, Path(pool): Path<String>) -> Result<Response, AdminError> {
+pub(super) async fn show(State(admin): State<Admin>, Named(pool): Named) -> Result<Response, AdminError> {
     let found = admin.pools.list().await?.into_iter().find(|view| view.model == pool);
     Ok(json(StatusCode::OK, &found.ok_or_else(|| AdminError::NotFound("pool".to_owned()))?))
 }
 
 pub(super) async fn set(
     State(admin): State<Admin>,
-    Path(pool): Path<String>,
+    Named(pool): Named,
     request: Request,
 ) -> Result<Response, AdminError> {
     let chars = pool.chars().count();
@@ -39,7 +39,7 @@ pub(super) async fn set(
     Ok(json(StatusCode::OK, &view))
 }
 
-pub(super) async fn remove(State(admin): State<Admin>, Path(pool): Path<String>) -> Result<Response, AdminError> {
+pub(super) async fn remove(State(admin): State<Admin>, Named(pool): Named) -> Result<Response, AdminError> {
     admin.pools.remove(pool.clone()).await?;
     tracing::info!(%pool, "limits of a pool were removed");
     Ok(json(StatusCode::OK, &serde_json::json!({ "model": pool, "removed": true })))

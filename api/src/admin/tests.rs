@@ -294,3 +294,18 @@ async fn usage_comes_in_pages_or_as_one_stream() {
     assert!(lines[2].contains(",2026-09-21T14:13:21Z,") && lines[2].contains(",\"a,b\","), "{}", lines[2]);
     assert_eq!(fixture.get("/usage?format=json&to=2026-01-01").await.1, json!([]));
 }
+
+#[tokio::test]
+async fn the_routes_stand_beside_others_and_keep_their_own_envelope() {
+    let mut fixture = Fixture::new().await;
+    let others = Router::new()
+        .route("/v1/models/{*id}", get(async || "model"))
+        .fallback(async || "other")
+        .method_not_allowed_fallback(async || "other method");
+    fixture.router = others.merge(fixture.router);
+    assert_eq!(fixture.get("/pools/%FF").await.1["error"]["field"], json!("path"));
+    assert_eq!(fixture.get("/nothing").await.0, 404);
+    assert_eq!(fixture.call("PATCH", "/keys", Value::Null).await.0, 405);
+    let outside = http::Request::builder().uri("/elsewhere").body(Body::empty()).unwrap();
+    assert_eq!(fixture.router.oneshot(outside).await.unwrap().status(), 200);
+}
