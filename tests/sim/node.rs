@@ -106,8 +106,8 @@ impl Node {
     /// Takes in entries of the leader's log up to `length`.
     pub(super) fn receive(&mut self, now_us: u64, log: &[(u64, Rc<Entry>)], length: usize) {
         let now = self.boot(now_us);
-        for (_, entry) in &log[self.received.min(length)..length] {
-            self.clock.observe(entry.stamp, now);
+        for (term, entry) in &log[self.received.min(length)..length] {
+            self.clock.observe(*term, entry.stamp, now);
         }
         self.received = self.received.max(length);
     }

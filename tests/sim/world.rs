@@ -728,8 +728,7 @@ impl World {
         node.keeper.not_delivered();
         let stamp = node.clock.stamp(now);
         let first = self.term == 1;
-        let set =
-            Op::SetPool { name: "pool".into(), limits: self.limits, request_us_max: REQUEST_US_MAX };
+        let set = Op::SetPool { name: "pool".into(), limits: self.limits, request_us_max: REQUEST_US_MAX };
         let ops = if first { vec![set] } else { Vec::new() };
         self.propose(candidate, Entry { proposer_term: self.term, stamp, ops });
         self.after(HEARTBEAT_US, Event::Heartbeat(self.term));

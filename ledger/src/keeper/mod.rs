@@ -241,9 +241,7 @@ impl Keeper {
         let Some(waiting) = self.waiting.remove(&id) else { return };
         self.by_seq.remove(&waiting.seq);
         self.no_longer_waits(waiting.request.pool);
-        if waiting.sent.is_some() {
-            self.end(waiting.seq, None);
-        }
+        self.end(waiting.seq, None);
     }
 
     /// How long until a request of that size may come through, as far as this node knows.

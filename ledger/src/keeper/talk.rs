@@ -140,8 +140,7 @@ impl Keeper {
                 self.by_seq.remove(&seq);
                 if let Some(ticket) = self.take_up(now, &waiting, *epoch, hold) {
                     self.no_longer_waits(waiting.request.pool);
-                    let word =
-                        Word::Granted { ticket, position: *position, aged: *aged, quota_left: hold.quota_left };
+                    let word = Word::Granted { ticket, position: *position, aged: *aged, quota_left: hold.quota_left };
                     return Some((id, word));
                 }
                 // It came too late to be used: given back, and asked for again under a new number.
@@ -155,8 +154,7 @@ impl Keeper {
                 self.by_seq.remove(&seq);
                 self.no_longer_waits(waiting.request.pool);
                 self.end(seq, None);
-                let word =
-                    Word::Refused { scope: *scope, dimension: *dimension, retry: *retry, retry_us: *retry_us };
+                let word = Word::Refused { scope: *scope, dimension: *dimension, retry: *retry, retry_us: *retry_us };
                 Some((id, word))
             }
         }
@@ -183,14 +181,12 @@ impl Keeper {
         for id in waiting {
             let next = self.next_seq;
             let Some(waiting) = self.waiting.get_mut(&id) else { continue };
-            let (old, was_sent) = (waiting.seq, waiting.sent.is_some());
+            let old = waiting.seq;
             waiting.seq = next;
             waiting.sent = None;
             self.by_seq.remove(&old);
             self.number_request(id);
-            if was_sent {
-                self.end(old, None);
-            }
+            self.end(old, None);
         }
     }
 

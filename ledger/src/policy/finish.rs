@@ -2,7 +2,7 @@
 
 use super::{Plan, Policy, Waiter};
 use crate::entry::{Amounts, Answer, Applied, Backlog, Outcome, PoolReply, Reply, Retry, Who};
-use crate::model::{Epoch, NodeId, PoolId};
+use crate::model::{NodeId, PoolId};
 use crate::state::{Claims, State};
 use crate::time::Boot;
 use std::collections::{BTreeMap, BTreeSet};
@@ -37,9 +37,9 @@ impl Policy {
         for (node, entry) in &mut told {
             entry.answers.extend(granted_unheard(state, *node));
         }
-        for (op, epoch, waiter) in plan.reserves {
+        for (op, who, waiter) in plan.reserves {
             let outcome = applied.outcomes.get(op).cloned().unwrap_or(Outcome::Short);
-            self.answer(state, epoch, waiter, outcome, &mut told);
+            self.answer(state, who, waiter, outcome, &mut told);
         }
         self.refuse_fresh(state, &plan.fresh, &mut told);
         for &(node, pool) in &plan.touched {
@@ -62,14 +62,7 @@ impl Policy {
         }
     }
 
-    fn answer(
-        &mut self,
-        state: &State,
-        epoch: Epoch,
-        waiter: Waiter,
-        outcome: Outcome,
-        told: &mut BTreeMap<NodeId, Told>,
-    ) {
+    fn answer(&mut self, state: &State, who: Who, waiter: Waiter, outcome: Outcome, told: &mut BTreeMap<NodeId, Told>) {
         let pool = waiter.ask.pool;
         let (node, seq) = (waiter.node, waiter.ask.seq);
         let answer = match outcome {
@@ -77,7 +70,7 @@ impl Policy {
                 let priority = waiter.ask.priority.0;
                 let passed = || self.queues.get(&pool).is_some_and(|queue| queue.has_more_urgent(priority));
                 let aged = waiter.class < usize::from(priority) && passed();
-                Some(Answer::Granted { epoch, hold, position: waiter.position, aged })
+                Some(Answer::Granted { epoch: who.epoch, hold, position: waiter.position, aged })
             }
             Outcome::Refused { scope, dimension, retry } => {
                 Some(Answer::Refused { scope, dimension, retry, retry_us: retry_us(state, retry) })
@@ -91,27 +84,22 @@ impl Policy {
             _ => None,
         };
         self.unclaim(&waiter.ask);
-        if let Some(answer) = answer {
+        // A process that began its life within this very entry must not hear what its predecessor asked for.
+        let same_life = state.who(node).is_some_and(|now| now.incarnation == who.incarnation);
+        if let Some(answer) = answer.filter(|_| same_life) {
             told.entry(node).or_default().answers.push((seq, answer));
         }
     }
 
     /// Requests that came in this round and must wait: a tenant's limit refuses at once, beside what waits already.
-    fn refuse_fresh(
-        &mut self,
-        state: &State,
-        fresh: &[(PoolId, NodeId, u64)],
-        told: &mut BTreeMap<NodeId, Told>,
-    ) {
+    fn refuse_fresh(&mut self, state: &State, fresh: &[(PoolId, NodeId, u64)], told: &mut BTreeMap<NodeId, Told>) {
         for &(pool, node, seq) in fresh {
             let Some(waiter) = self.queues.get_mut(&pool).and_then(|queue| queue.remove(node, seq)) else { continue };
             let ask = &waiter.ask;
             let refused = ask.tenants.iter().find_map(|limits| {
                 let all = self.claims.get(&limits.scope).copied().unwrap_or_default();
-                let others = Claims {
-                    tokens: all.tokens.saturating_sub(ask.tokens),
-                    requests: all.requests.saturating_sub(1),
-                };
+                let others =
+                    Claims { tokens: all.tokens.saturating_sub(ask.tokens), requests: all.requests.saturating_sub(1) };
                 let (dimension, retry) = state.tenant_refuses(limits, ask.tokens, others, state.stamp())?;
                 Some(Answer::Refused { scope: limits.scope, dimension, retry, retry_us: retry_us(state, retry) })
             });
@@ -165,12 +153,8 @@ impl Policy {
         let queue = self.queues.get(&id).filter(|queue| !queue.is_empty());
         let level = |bucket: &Option<crate::state::Bucket>| bucket.as_ref().map_or(0, |bucket| bucket.level);
         let (requests, tokens) = queue.map(|queue| queue.waiting()).unwrap_or_default();
-        let backlog = Backlog {
-            tokens,
-            requests,
-            level_tokens: level(&pool.tokens),
-            level_requests: level(&pool.requests),
-        };
+        let backlog =
+            Backlog { tokens, requests, level_tokens: level(&pool.tokens), level_requests: level(&pool.requests) };
         Some(PoolReply { pool: id, granted, contended: queue.is_some(), backlog })
     }
 }

@@ -34,11 +34,7 @@ impl Forecast {
             let ahead = Ahead {
                 level: Amounts { tokens: tokens.0, requests: requests.0, permits: pool.permits_free() },
                 out: Amounts { tokens: tokens.1, requests: requests.1, permits: pool.permits_out() },
-                burst: Amounts {
-                    tokens: tokens.2,
-                    requests: requests.2,
-                    permits: pool.limits.concurrent.unwrap_or(0),
-                },
+                burst: Amounts { tokens: tokens.2, requests: requests.2, permits: pool.limits.concurrent.unwrap_or(0) },
                 limited: pool.cost(1),
                 usable: pool.frozen.is_none(),
             };

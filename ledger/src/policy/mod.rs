@@ -13,7 +13,7 @@ mod queue;
 mod tests;
 
 use crate::entry::{Ask, Contact, Op, Who};
-use crate::model::{Epoch, NodeId, PoolId, Scope};
+use crate::model::{NodeId, PoolId, Scope};
 use crate::state::{Claims, State};
 use crate::time::{Boot, LEASE_US, LedgerClock, Stamp};
 use queue::{Queue, Waiter};
@@ -90,7 +90,7 @@ pub struct Plan {
     /// The operations. More may be appended; their outcomes follow behind.
     pub ops: Vec<Op>,
     contacts: Vec<Heard>,
-    reserves: Vec<(usize, Epoch, Waiter)>,
+    reserves: Vec<(usize, Who, Waiter)>,
     fresh: Vec<(PoolId, NodeId, u64)>,
     touched: BTreeSet<(NodeId, PoolId)>,
 }
@@ -167,7 +167,11 @@ impl Policy {
             }
             let reaches = |bucket: &Option<crate::state::Bucket>, units: u64| match bucket {
                 Some(bucket) if units > 0 => {
-                    if bucket.outstanding > bucket.limit.burst { None } else { bucket.reaches(units) }
+                    if bucket.outstanding > bucket.limit.burst {
+                        None
+                    } else {
+                        bucket.reaches(units)
+                    }
                 }
                 _ => Some(Stamp(0)),
             };
@@ -263,12 +267,8 @@ impl Policy {
 
     /// Ends leases that nobody renewed, and forgets requests of nodes that fell silent.
     fn drop_silent(&mut self, now: Boot, stamp: Stamp, state: &State, plan: &mut Plan) {
-        let silent: Vec<NodeId> = self
-            .peers
-            .iter()
-            .filter(|(_, peer)| now.0 > peer.heard.0 + LEASE_US)
-            .map(|(&node, _)| node)
-            .collect();
+        let silent: Vec<NodeId> =
+            self.peers.iter().filter(|(_, peer)| now.0 > peer.heard.0 + LEASE_US).map(|(&node, _)| node).collect();
         for node in silent {
             self.peers.remove(&node);
             self.drop_node(node);
@@ -285,9 +285,8 @@ impl Plan {
         let Some(who) = who else { return };
         self.touched.insert((waiter.node, waiter.ask.pool));
         let ask = &waiter.ask;
-        let op =
-            Op::Reserve { who, seq: ask.seq, pool: ask.pool, tokens: ask.tokens, tenants: ask.tenants.clone() };
-        self.reserves.push((self.ops.len(), who.epoch, waiter));
+        let op = Op::Reserve { who, seq: ask.seq, pool: ask.pool, tokens: ask.tokens, tenants: ask.tenants.clone() };
+        self.reserves.push((self.ops.len(), who, waiter));
         self.ops.push(op);
     }
 }

@@ -126,9 +126,11 @@ impl Queue {
 
     /// Whether a request more urgent by itself than `priority` waits.
     pub(super) fn has_more_urgent(&self, priority: u8) -> bool {
-        self.classes.iter().take(usize::from(priority)).flat_map(|class| class.tenants.values()).any(|line| {
-            line.waiters.values().next().is_some_and(|waiter| waiter.ask.priority.0 < priority)
-        })
+        self.classes
+            .iter()
+            .take(usize::from(priority))
+            .flat_map(|class| class.tenants.values())
+            .any(|line| line.waiters.values().next().is_some_and(|waiter| waiter.ask.priority.0 < priority))
     }
 
     /// Requests and tokens that wait, by class.

@@ -80,9 +80,7 @@ impl State {
             Op::Expire { who } => self.expire_if_due(*who),
             Op::FreeLost => self.free_lost(),
             Op::Grant { who, pool, amounts } => self.grant(*who, *pool, *amounts),
-            Op::Reserve { who, seq, pool, tokens, tenants } => {
-                self.reserve(*who, *seq, *pool, *tokens, tenants, short)
-            }
+            Op::Reserve { who, seq, pool, tokens, tenants } => self.reserve(*who, *seq, *pool, *tokens, tenants, short),
             Op::Correct { node, incarnation, seq, tokens } => self.correct(*node, *incarnation, *seq, *tokens),
             Op::RollDay { day } => self.roll_day(*day),
             Op::Checkpoint => self.checkpoint(),

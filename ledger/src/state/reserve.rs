@@ -79,8 +79,7 @@ impl State {
 
     /// The tenant's row brought to the present; made when there is none.
     fn tenant(&mut self, limits: &TenantLimits) -> &mut Tenant {
-        let tenant =
-            self.tenants.entry(limits.scope).or_insert_with(|| Tenant::new(*limits, self.day, self.stamp));
+        let tenant = self.tenants.entry(limits.scope).or_insert_with(|| Tenant::new(*limits, self.day, self.stamp));
         tenant.touch(Some(limits), self.day, self.stamp, self.rules);
         tenant
     }

@@ -180,9 +180,10 @@ impl State {
     pub fn outstanding(&self) -> u64 {
         let out = |bucket: &Option<Bucket>| bucket.as_ref().map_or(0, |bucket| bucket.outstanding);
         let pools = self.pools.values().map(|pool| out(&pool.tokens) + out(&pool.requests) + pool.permits_out());
-        let tenants = self.tenants.values().map(|tenant| {
-            tenant.permits + if tenant.day.day == self.day { tenant.day.pending } else { 0 }
-        });
+        let tenants = self
+            .tenants
+            .values()
+            .map(|tenant| tenant.permits + if tenant.day.day == self.day { tenant.day.pending } else { 0 });
         pools.sum::<u64>() + tenants.sum::<u64>()
     }
 
