@@ -1,21 +1,37 @@
 //! The door to the ledger: asks for capacity, waits for it, gives it back. It decides nothing itself: it locks the
 //! keeper, waits, and wakes.
 
-use ledger::model::{Dimension, Priority, Scope, Tenants};
+mod door;
+mod start;
+mod view;
+
+pub use start::{Options, Seed, StartError};
+pub use view::Capacity;
+
+use door::Shared;
+use ledger::keeper::{Decision, Request, Ticket, WaitId, Word};
+use ledger::model::{Dimension, Incarnation, Priority, Scope, Tenants};
+use raft::clock;
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::oneshot;
 
 /// What a request asks for.
 #[derive(Clone, Debug)]
 pub struct Ask {
     /// Label of the pool.
     pub pool: Arc<str>,
+    /// Whose it is, for fairness within a priority.
+    pub tenant: Option<Scope>,
     /// The limits of the caller.
     pub tenants: Tenants,
     /// How urgent it is.
     pub priority: Priority,
     /// Worst case of the request, prompt and output.
     pub tokens: u64,
+    /// What it weighs among tenants of one priority: output counts twice.
+    pub weight: u64,
     /// How long it may wait in the queue.
     pub max_wait: Duration,
 }
@@ -69,7 +85,6 @@ pub enum Refusal {
 
 /// The right to send one request upstream. Dropping it before it was sent gives everything back; dropping it after
 /// that charges the full reservation.
-#[derive(Debug)]
 pub struct Admitted {
     /// How it came through.
     pub path: Path,
@@ -81,34 +96,162 @@ pub struct Admitted {
     pub quota_remaining: Option<u64>,
     /// Tokens reserved.
     pub tokens: u64,
+    /// The life of this node that reserved.
+    pub incarnation: Incarnation,
+    /// The reservation that tenants' holds hang on; 0 when there is none.
+    pub reservation: u64,
+    held: Option<(Arc<Shared>, Ticket)>,
+    sent: bool,
 }
 
 impl Admitted {
     /// Says whether the request head may be written right now (rule g); false means: ask again.
     pub fn may_send(&mut self) -> bool {
+        if let Some((shared, ticket)) = &self.held {
+            let door = shared.lock();
+            self.sent = door.keeper.may_send(clock_now(), ticket);
+            return self.sent;
+        }
+        self.sent = true;
         true
     }
 
     /// Ends the reservation with what the request really used.
-    pub fn settle(self, _tokens: u64) {}
+    pub fn settle(mut self, tokens: u64) {
+        if let Some((shared, ticket)) = self.held.take() {
+            shared.with(|door| door.keeper.settle(ticket, tokens));
+        }
+    }
 }
 
-/// Admission on this node.
+impl Drop for Admitted {
+    fn drop(&mut self) {
+        let Some((shared, ticket)) = self.held.take() else { return };
+        let used = self.sent.then_some(self.tokens);
+        shared.with(|door| match used {
+            Some(tokens) => door.keeper.settle(ticket, tokens),
+            None => door.keeper.give_back(ticket),
+        });
+    }
+}
+
+impl fmt::Debug for Admitted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Admitted").field("path", &self.path).field("tokens", &self.tokens).finish_non_exhaustive()
+    }
+}
+
+/// Admission on this node. Clones share it.
 #[derive(Clone, Debug)]
-pub struct Admission {}
+pub struct Admission {
+    /// Nothing while scheduling is off: then every request passes.
+    shared: Option<Arc<Shared>>,
+}
 
 impl Admission {
+    /// Admission with scheduling off: limits and queues do not count.
+    pub fn off() -> Self {
+        Self { shared: None }
+    }
+
     /// Waits until the request may go, or says why it may not. Dropping the future leaves the queue.
     ///
     /// # Errors
     /// See [`Refusal`].
     pub async fn admit(&self, ask: Ask) -> Result<Admitted, Refusal> {
-        Ok(Admitted {
-            path: Path::Local,
-            wait: Duration::ZERO,
-            queue_position: None,
-            quota_remaining: None,
-            tokens: ask.tokens,
-        })
+        let Some(shared) = &self.shared else { return Ok(passed(ask.tokens)) };
+        let (request, decision) = shared.with(|door| {
+            let pool = door.pool(&ask.pool);
+            let request = pool.map(|pool| request(&ask, pool));
+            let decision = request.as_ref().map(|request| door.keeper.admit(clock_now(), request));
+            (request, decision)
+        });
+        let (Some(request), Some(decision)) = (request, decision) else {
+            return Err(Refusal::Unavailable { retry_after: Duration::from_secs(1) });
+        };
+        match decision {
+            Decision::Go(ticket) => Ok(granted(shared, Path::Local, Duration::ZERO, ask.tokens, ticket, None, None)),
+            Decision::Never { dimension, most } => Err(Refusal::NeverFits { dimension, most }),
+            Decision::NoPool => Err(Refusal::Unavailable { retry_after: Duration::from_secs(1) }),
+            Decision::Wait(id) => wait(shared, &ask, &request, id).await,
+        }
+    }
+}
+
+fn clock_now() -> ledger::time::Boot {
+    ledger::time::Boot(clock::boot_us())
+}
+
+fn request(ask: &Ask, pool: ledger::model::PoolId) -> Request {
+    Request {
+        pool,
+        priority: ask.priority,
+        tokens: ask.tokens,
+        weight: ask.weight,
+        tenant: ask.tenant,
+        tenants: ask.tenants.clone(),
+    }
+}
+
+/// Waits in the queue. Leaving early, in whatever way, gives the place up.
+async fn wait(shared: &Arc<Shared>, ask: &Ask, request: &Request, id: WaitId) -> Result<Admitted, Refusal> {
+    let began_us = clock::boot_us();
+    let (sender, word) = oneshot::channel();
+    let place = shared.take_place(id, request, sender)?;
+    let word = tokio::time::timeout(ask.max_wait, word).await;
+    let wait = Duration::from_micros(clock::boot_us().saturating_sub(began_us));
+    let word = match word {
+        Ok(Ok(word)) => word,
+        Ok(Err(_)) => return Err(Refusal::Unavailable { retry_after: Duration::from_secs(1) }),
+        Err(_) => return Err(Refusal::QueueTimeout { retry_after: shared.estimate(request) }),
+    };
+    place.keep();
+    match word {
+        Word::Granted { ticket, position, aged, quota_left } => {
+            if aged {
+                shared.count_aged();
+            }
+            let path = if position.is_some() { Path::Queued } else { Path::Direct };
+            Ok(granted(shared, path, wait, ask.tokens, ticket, position, quota_left))
+        }
+        Word::Refused { scope, dimension, retry, retry_us } => {
+            Err(door::refusal(scope, dimension, retry, Duration::from_micros(retry_us)))
+        }
+    }
+}
+
+fn granted(
+    shared: &Arc<Shared>,
+    path: Path,
+    wait: Duration,
+    tokens: u64,
+    ticket: Ticket,
+    queue_position: Option<u32>,
+    quota_remaining: Option<u64>,
+) -> Admitted {
+    Admitted {
+        path,
+        wait,
+        queue_position,
+        quota_remaining,
+        tokens,
+        incarnation: shared.incarnation(),
+        reservation: ticket.reservation().unwrap_or(0),
+        held: Some((shared.clone(), ticket)),
+        sent: false,
+    }
+}
+
+fn passed(tokens: u64) -> Admitted {
+    Admitted {
+        path: Path::Local,
+        wait: Duration::ZERO,
+        queue_position: None,
+        quota_remaining: None,
+        tokens,
+        incarnation: Incarnation::default(),
+        reservation: 0,
+        held: None,
+        sent: false,
     }
 }

@@ -22,7 +22,7 @@ use crate::{body, credential, priority};
 use axum::body::Body;
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response};
-use ledger::model::{Incarnation, Priority};
+use ledger::model::{Priority, Scope, ScopeKind};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -117,9 +117,11 @@ async fn admit(app: &App, read: Read, facts: &mut Facts) -> Result<Ready, Error>
     let began_us = raft::clock::boot_us();
     let ask = Ask {
         pool: read.found.pool.label.clone(),
+        tenant: Some(Scope { kind: ScopeKind::Key, id: read.caller.key_id }),
         tenants: read.caller.tenants.clone(),
         priority: read.priority,
         tokens: read.tokens,
+        weight: read.tokens.saturating_add(read.tokens.saturating_sub(read.prompt_tokens)),
         max_wait: read.wait_until.saturating_duration_since(Instant::now()),
     };
     let admitted = app.admission.admit(ask).await.inspect_err(|refusal| {
@@ -191,7 +193,8 @@ fn splice(read: &Read, target: &Target) -> Bytes {
 fn intent(read: &Read, admitted: &Admitted, target: &Target, facts: &Facts, call: u8) -> Intent {
     Intent {
         call: CallId { request: facts.arrival.id, call },
-        incarnation: Incarnation::default(),
+        incarnation: admitted.incarnation,
+        reservation: admitted.reservation,
         pool: read.found.pool.label.clone(),
         model: read.chat.request.model.as_str().into(),
         target: target.name.clone(),
@@ -200,7 +203,6 @@ fn intent(read: &Read, admitted: &Admitted, target: &Target, facts: &Facts, call
         team: read.caller.team,
         priority: read.priority,
         tokens_reserved: admitted.tokens,
-        quotas: [None; 3],
         started_wall_us: raft::clock::wall_us(),
     }
 }

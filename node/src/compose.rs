@@ -6,13 +6,14 @@
 use crate::config::Config;
 use crate::daemon::DataDir;
 use anyhow::Context;
-use api::admission::Admission;
-use api::board::Blank;
+use api::admin::{Admin, AdminKey};
+use api::admission::{Admission, Capacity, Options};
 use api::config::{Http, NodeId};
 use api::identity::Identity;
 use api::metrics::Metrics;
 use api::usage::{Journal, JournalOptions, Shipper};
 use api::{App, Drained, Parts};
+use raft::{Group, Replica};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,6 +24,8 @@ use tokio_util::sync::CancellationToken;
 /// A node whose parts stand, before it takes requests.
 pub(crate) struct Node {
     app: Arc<App>,
+    admin: Admin,
+    group: Group<Replica>,
     identity: Identity,
     journal: Journal,
     listener: TcpListener,
@@ -38,6 +41,7 @@ pub(crate) struct Serving {
     server: JoinHandle<Drained>,
     shipper: JoinHandle<()>,
     identity: Identity,
+    group: Group<Replica>,
     _data: DataDir,
 }
 
@@ -55,21 +59,22 @@ impl Node {
         };
         let identity = Identity::open(&database_url).await?;
         let sync_every = Duration::from_millis(api.usage.sync_interval_ms);
-        let options = JournalOptions { sync_every, ..JournalOptions::default() };
-        let journal = Journal::open(&data.path().join("usage"), &options)?;
-        for left in journal.recover().open {
-            journal.write_off(&left.intent).context("the usage journal cannot be written")?;
-        }
+        let journal_options = JournalOptions { sync_every, ..JournalOptions::default() };
+        let journal = Journal::open(&data.path().join("usage"), &journal_options)?;
+        let group = Group::start(&raft, Replica::new()).await?;
+        let life = raft::starts::next(data.path()).context("the node's starts cannot be counted")?;
+        let (admission, capacity) = Admission::start(group.clone(), options(&raft, &api, life), &journal).await?;
         let parts = Parts {
             node: NodeId(raft.node.id),
-            admission: Admission {},
+            admission,
             identity: identity.clone(),
             journal: journal.clone(),
-            board: Arc::new(Blank),
+            board: capacity.clone(),
             metrics: Arc::new(Metrics::new(api.scheduling.priority_levels)?),
         };
         let app = App::new(&api, parts)?;
-        Ok(Self { app, identity, journal, listener, http: api.http, data })
+        let admin = admin(&api, identity.clone(), capacity)?;
+        Ok(Self { app, admin, group, identity, journal, listener, http: api.http, data })
     }
 
     /// The key store.
@@ -82,13 +87,13 @@ impl Node {
     /// # Errors
     /// When the node cannot serve.
     pub(crate) fn serve(self) -> anyhow::Result<Serving> {
-        let Self { app, identity, journal, listener, http, data } = self;
+        let Self { app, admin, group, identity, journal, listener, http, data } = self;
         let address = listener.local_addr().context("the listener has no address")?;
         let (stop_accepting, stop_shipping) = (CancellationToken::new(), CancellationToken::new());
         let shipper = Shipper::new(journal, identity.database().clone()).run(stop_shipping.clone());
         let stopped = stop_accepting.clone().cancelled_owned();
         let server = async move {
-            let router = api::router(app.clone(), None);
+            let router = api::router(app.clone(), Some(admin));
             api::serve(app, router, &http, listener, stopped).await
         };
         Ok(Serving {
@@ -98,6 +103,7 @@ impl Node {
             server: tokio::spawn(server),
             shipper: tokio::spawn(shipper),
             identity,
+            group,
             _data: data,
         })
     }
@@ -111,9 +117,16 @@ impl Serving {
 
     /// Waits until the node cannot go on, and says why.
     pub(crate) async fn ended(&mut self) -> String {
-        match (&mut self.server).await {
-            Ok(_) => "the listener ended".to_owned(),
-            Err(error) => format!("the listener failed: {error}"),
+        let mut fatal = self.group.fatal();
+        tokio::select! {
+            ended = &mut self.server => match ended {
+                Ok(_) => "the listener ended".to_owned(),
+                Err(error) => format!("the listener failed: {error}"),
+            },
+            reason = fatal.wait_for(Option::is_some) => match reason {
+                Ok(reason) => format!("this node's part in the group ended: {}", reason.as_deref().unwrap_or("unknown")),
+                Err(_) => "this node's part in the group ended".to_owned(),
+            },
         }
     }
 
@@ -130,7 +143,22 @@ impl Serving {
             tracing::error!(%error, "the shipper of usage rows failed");
         }
         self.identity.database().close().await;
+        self.group.shutdown().await;
     }
+}
+
+fn options(raft: &raft::config::Config, api: &api::config::Config, life: u64) -> Options {
+    Options {
+        node: NodeId(raft.node.id),
+        life,
+        degraded_after: Duration::from_millis(raft.cluster.degraded_after_ms),
+        ..Options::of(api)
+    }
+}
+
+fn admin(api: &api::config::Config, identity: Identity, capacity: Arc<Capacity>) -> anyhow::Result<Admin> {
+    let key = api.identity.admin_key.reveal().map_err(|error| anyhow::anyhow!("identity.admin_key: {error}"))?;
+    Ok(Admin { key: AdminKey::new(&key), identity, pools: capacity.clone(), cluster: capacity })
 }
 
 fn listen(address: &str) -> anyhow::Result<TcpListener> {

@@ -9,9 +9,12 @@ mod fault;
 mod faults;
 pub mod group;
 mod identity;
+pub mod leader;
 pub mod machine;
 mod network;
+pub mod replica;
 mod snapshot;
+pub mod starts;
 mod store;
 #[cfg(test)]
 mod tests;
@@ -19,6 +22,8 @@ mod types;
 
 pub use group::Group;
 pub use identity::Identity;
+pub use leader::{Leader, Unproposed};
 pub use machine::{Applied, Machine, Stop};
+pub use replica::Replica;
 pub use store::MAX_PAYLOAD_BYTES;
 pub use types::NodeId;

@@ -4,13 +4,7 @@
 //! same entries give the same state on every node and every build.
 
 /// The result of one applied entry, handed back to whoever proposed it.
-///
-/// It stands in this one place so that the ledger's own outcome can take over without another line changing.
-pub type Applied = AppliedBytes;
-
-/// An opaque result, as the machine encoded it.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct AppliedBytes(pub Vec<u8>);
+pub type Applied = ledger::entry::Applied;
 
 /// A state machine that is driven by the log.
 pub trait Machine: Send + Sync + 'static {

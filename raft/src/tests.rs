@@ -9,7 +9,8 @@ mod suite;
 mod workload;
 
 use crate::group::Settings;
-use crate::machine::{Applied, AppliedBytes, Machine, Stop};
+use crate::machine::{Applied, Machine, Stop};
+use ledger::entry::LogPos;
 
 /// A machine that keeps every payload, refuses nothing, and stops at one word.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -18,13 +19,13 @@ pub(crate) struct Tape {
 }
 
 impl Machine for Tape {
-    fn apply(&mut self, _term: u64, index: u64, payload: &[u8]) -> Result<Applied, Stop> {
+    fn apply(&mut self, term: u64, index: u64, payload: &[u8]) -> Result<Applied, Stop> {
         match payload {
             b"stop" => return Err(Stop::new("an unknown event")),
             b"panic" => panic!("a broken invariant"),
             _ => self.entries.push((index, payload.to_vec())),
         }
-        Ok(AppliedBytes(payload.iter().rev().copied().collect()))
+        Ok(Applied { at: LogPos { term, index }, void: payload == b"void", outcomes: Vec::new() })
     }
 
     fn snapshot(&self) -> Vec<u8> {

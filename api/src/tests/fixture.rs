@@ -57,7 +57,7 @@ impl Gateway {
         let key = identity.create_key(&new_key()).await.unwrap().1.expose().to_owned();
         let parts = Parts {
             node: NodeId(1),
-            admission: Admission {},
+            admission: Admission::off(),
             identity,
             journal: Journal::open(&dir.path().join("usage"), &JournalOptions::default()).unwrap(),
             board: Arc::new(board::Blank),

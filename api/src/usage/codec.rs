@@ -4,8 +4,8 @@
 //! follows the checksum, which covers the same. `synced` is how much of the segment was surely on disk when the record
 //! was written: what is bad before that mark is damage, what is bad after it may be a torn tail.
 
-use super::record::{CallId, Intent, QuotaHold, RequestId, Settled, Status};
-use ledger::model::{Incarnation, Priority, Scope, ScopeKind};
+use super::record::{CallId, Intent, RequestId, Settled, Status};
+use ledger::model::{Incarnation, Priority};
 use std::sync::Arc;
 
 const VERSION: u8 = 1;
@@ -139,6 +139,7 @@ fn put_call(buffer: &mut Vec<u8>, call: CallId) {
 fn put_intent(buffer: &mut Vec<u8>, intent: &Intent) {
     put_call(buffer, intent.call);
     put(buffer, intent.incarnation.0);
+    put(buffer, intent.reservation);
     put_string(buffer, &intent.pool);
     put_string(buffer, &intent.model);
     put_string(buffer, &intent.target);
@@ -147,19 +148,6 @@ fn put_intent(buffer: &mut Vec<u8>, intent: &Intent) {
     put_id(buffer, intent.team);
     buffer.push(intent.priority.0);
     put(buffer, intent.tokens_reserved);
-    for quota in intent.quotas {
-        buffer.push(match quota.map(|quota| quota.scope.kind) {
-            None => 0,
-            Some(ScopeKind::Key) => 1,
-            Some(ScopeKind::User) => 2,
-            Some(ScopeKind::Team) => 3,
-        });
-        if let Some(QuotaHold { scope, window, tokens }) = quota {
-            buffer.extend_from_slice(&scope.id);
-            put(buffer, window);
-            put(buffer, tokens);
-        }
-    }
     put(buffer, intent.started_wall_us);
 }
 
@@ -239,6 +227,7 @@ impl<'a> Fields<'a> {
         Some(Intent {
             call: self.call()?,
             incarnation: Incarnation(self.u64()?),
+            reservation: self.u64()?,
             pool: Arc::from(self.string()?),
             model: Arc::from(self.string()?),
             target: Arc::from(self.string()?),
@@ -247,21 +236,8 @@ impl<'a> Fields<'a> {
             team: self.id()?,
             priority: Priority(self.u8()?),
             tokens_reserved: self.u64()?,
-            quotas: [self.quota()?, self.quota()?, self.quota()?],
             started_wall_us: self.u64()?,
         })
-    }
-
-    fn quota(&mut self) -> Option<Option<QuotaHold>> {
-        let kind = match self.u8()? {
-            0 => return Some(None),
-            1 => ScopeKind::Key,
-            2 => ScopeKind::User,
-            3 => ScopeKind::Team,
-            _ => return None,
-        };
-        let scope = Scope { kind, id: self.array()? };
-        Some(Some(QuotaHold { scope, window: self.u64()?, tokens: self.u64()? }))
     }
 
     fn settled(&mut self) -> Option<Settled> {
@@ -293,7 +269,7 @@ mod tests {
         let mut full = intent(7);
         full.user = Some([2; 16]);
         full.team = Some([3; 16]);
-        full.quotas[0] = Some(QuotaHold { scope: Scope { kind: ScopeKind::Team, id: [3; 16] }, window: 9, tokens: 10 });
+        full.reservation = 9;
         vec![
             Record::Header { segment: 3, boot_id: "boot".into() },
             Record::Intent(intent(1)),

@@ -169,6 +169,7 @@ impl Journal {
         let intent = Intent {
             call: lost_call(incarnation, pool),
             incarnation,
+            reservation: 0,
             pool: pool.into(),
             model: "".into(),
             target: "".into(),
@@ -177,7 +178,6 @@ impl Journal {
             team: None,
             priority: Priority(0),
             tokens_reserved: tokens,
-            quotas: [None; 3],
             started_wall_us: raft::clock::wall_us(),
         };
         self.inner.writer.note(Write::Settled(&intent, &unfinished(Status::Lost, &intent, 0)))

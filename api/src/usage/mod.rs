@@ -15,7 +15,7 @@ mod shipper;
 mod writer;
 
 pub use journal::{Journal, JournalOptions, LastLife, Open, Recovered};
-pub use record::{CallId, Intent, QuotaHold, RequestId, RequestIds, Settled, Status};
+pub use record::{CallId, Intent, RequestId, RequestIds, Settled, Status};
 pub use rows::{PAGE_MAX, UsageQuery, UsageRow, usage_page};
 pub use scan::Left;
 pub use segment::JournalError;

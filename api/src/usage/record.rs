@@ -1,6 +1,6 @@
 //! The words of the journal: calls, what they hold, how they ended. No IO lives here.
 
-use ledger::model::{Incarnation, Priority, Scope};
+use ledger::model::{Incarnation, Priority};
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -71,17 +71,6 @@ impl fmt::Display for CallId {
     }
 }
 
-/// What a call holds of one daily quota.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct QuotaHold {
-    /// Whose quota.
-    pub scope: Scope,
-    /// Which window.
-    pub window: u64,
-    /// How much.
-    pub tokens: u64,
-}
-
 /// What a call is about to use; written before the upstream hears of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Intent {
@@ -89,6 +78,8 @@ pub struct Intent {
     pub call: CallId,
     /// The life of this node that makes it.
     pub incarnation: Incarnation,
+    /// The ledger's number of the reservation that tenants' holds hang on; 0 when there is none.
+    pub reservation: u64,
     /// Label of the pool whose units it holds.
     pub pool: Arc<str>,
     /// Model that the client asked for.
@@ -105,8 +96,6 @@ pub struct Intent {
     pub priority: Priority,
     /// Tokens reserved of the pool and of every tenant bucket.
     pub tokens_reserved: u64,
-    /// What it holds of daily quotas: at most the key's, the user's and the team's.
-    pub quotas: [Option<QuotaHold>; 3],
     /// When the call began.
     ///
     /// Units: microseconds of the wall clock since the Unix epoch.

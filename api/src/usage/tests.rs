@@ -24,7 +24,7 @@ pub(super) fn intent(number: u8) -> Intent {
         team: None,
         priority: Priority(5),
         tokens_reserved: 1_000 + u64::from(number),
-        quotas: [None; 3],
+        reservation: 0,
         started_wall_us: 1_000_000 + u64::from(number),
     }
 }

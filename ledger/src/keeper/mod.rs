@@ -118,6 +118,7 @@ pub struct Keeper {
     number: u64,
     in_flight: Option<(u64, Boot)>,
     last_sent: Boot,
+    unanswered_since: Option<Boot>,
     last_tick: Boot,
     urgent: bool,
 }
@@ -131,6 +132,13 @@ struct Waiting {
     stamp: Stamp,
     /// When it was last told of; none means that the leader does not know of it.
     sent: Option<Boot>,
+}
+
+impl Ticket {
+    /// The reservation that its tenants' holds hang on, if there is one.
+    pub fn reservation(&self) -> Option<u64> {
+        self.seq
+    }
 }
 
 impl Keeper {
@@ -155,6 +163,7 @@ impl Keeper {
             number: 0,
             in_flight: None,
             last_sent: Boot(0),
+            unanswered_since: None,
             last_tick: Boot(0),
             urgent: false,
         }
@@ -263,6 +272,21 @@ impl Keeper {
         tokens.max(requests)
     }
 
+    /// Whether there is something that the leader should hear at once.
+    pub fn is_urgent(&self) -> bool {
+        self.urgent && self.in_flight.is_none()
+    }
+
+    /// Since when a message has been on its way without a reply.
+    pub fn unanswered_since(&self) -> Option<Boot> {
+        self.unanswered_since
+    }
+
+    /// The node and its life.
+    pub fn who(&self) -> Who {
+        self.who
+    }
+
     /// When the lease ends, by the node's own clock.
     pub fn lease_until(&self) -> Boot {
         self.lease_until
@@ -272,6 +296,11 @@ impl Keeper {
     pub fn holds(&self, pool: PoolId) -> (u64, u64, u64) {
         let unspent = |holding: &Holding| (holding.in_use, holding.tokens.free(), holding.requests.free());
         self.pools.get(&pool).map_or((0, 0, 0), unspent)
+    }
+
+    /// Permits that this node holds of a pool, in use or at hand.
+    pub fn permits_of(&self, pool: PoolId) -> u64 {
+        self.pools.get(&pool).map_or(0, |holding| holding.permits.granted.saturating_sub(holding.permits.returned))
     }
 
     #[cfg(test)]

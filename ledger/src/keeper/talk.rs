@@ -48,6 +48,7 @@ impl Keeper {
         self.urgent = false;
         self.last_sent = now;
         self.in_flight = Some((self.number, now));
+        self.unanswered_since.get_or_insert(now);
         let report = self.report();
         let mut asks = Vec::new();
         // Now and then a request is named again: the leader may have forgotten it, or its word may have been lost.
@@ -87,6 +88,7 @@ impl Keeper {
             self.urgent |= !self.waiting.is_empty();
         }
         self.stamp = self.stamp.max(reply.stamp);
+        self.unanswered_since = None;
         if let Some((number, sent)) = reply.answers_to {
             self.renewed(number, if self.rules.lease_runs_from_sending { sent } else { now });
         }

@@ -1,8 +1,8 @@
 //! What others may read of the state: the leader's policy, metrics, and the admin's tables.
 
-use super::{Bucket, Claims, NodeRow, State, Tenant};
+use super::{Bucket, Claims, NodeRow, Pool, State, Tenant};
 use crate::entry::{LogPos, Retry, Who};
-use crate::model::{BucketLimit, Dimension, NodeId, PoolId, PoolLimits, Scope, TenantLimits};
+use crate::model::{BucketLimit, Dimension, Incarnation, NodeId, PoolId, PoolLimits, Scope, TenantLimits};
 use crate::time::{LEASE_US, Stamp};
 use std::sync::Arc;
 
@@ -49,6 +49,10 @@ pub struct TenantView {
     pub day_taken: u64,
     /// Requests in flight.
     pub permits: u64,
+    /// Requests over time.
+    pub requests: Option<BucketView>,
+    /// Tokens over time.
+    pub tokens: Option<BucketView>,
 }
 
 impl State {
@@ -74,30 +78,32 @@ impl State {
 
     /// Every pool at `now`.
     pub fn pools(&self, now: Stamp) -> Vec<PoolView> {
-        let view = |bucket: &Bucket| BucketView {
-            limit: bucket.limit,
-            level: bucket.level_at(now),
-            outstanding: bucket.outstanding,
-            debt: bucket.debt,
-        };
-        let pools = self.pools.iter().map(|(&id, pool)| PoolView {
-            id,
-            name: pool.name.clone(),
-            limits: pool.limits,
-            request_us_max: pool.request_us_max,
-            tokens: pool.limits.tokens.and(pool.tokens.as_ref()).map(view),
-            requests: pool.limits.requests.and(pool.requests.as_ref()).map(view),
-            permits_out: pool.permits_out(),
-            frozen: pool.frozen.clone(),
-        });
-        pools.collect()
+        self.pools.iter().map(|(&id, pool)| pool_view(id, pool, now)).collect()
     }
 
-    /// One tenant.
-    pub fn tenant_view(&self, scope: Scope) -> Option<TenantView> {
+    /// One pool at `now`.
+    pub fn pool(&self, name: &str, now: Stamp) -> Option<PoolView> {
+        let id = *self.names.get(name)?;
+        Some(pool_view(id, self.pools.get(&id)?, now))
+    }
+
+    /// Reservations of earlier lives of a node that were charged in full and may yet be corrected.
+    pub fn charged(&self, node: NodeId) -> Vec<(Incarnation, u64)> {
+        let charged = self.charged.keys().filter(|(owner, ..)| *owner == node);
+        charged.map(|&(_, incarnation, seq)| (incarnation, seq)).collect()
+    }
+
+    /// One tenant at `now`.
+    pub fn tenant_view(&self, scope: Scope, now: Stamp) -> Option<TenantView> {
         let tenant = self.tenants.get(&scope)?;
         let day_taken = if tenant.day.day == self.day { tenant.day.used + tenant.day.pending } else { 0 };
-        Some(TenantView { limits: tenant.limits, day_taken, permits: tenant.permits })
+        Some(TenantView {
+            limits: tenant.limits,
+            day_taken,
+            permits: tenant.permits,
+            requests: tenant.requests.as_ref().map(|bucket| bucket_view(bucket, now)),
+            tokens: tenant.tokens.as_ref().map(|bucket| bucket_view(bucket, now)),
+        })
     }
 
     /// Why a tenant's limit would refuse a request now, beside what waits already.
@@ -201,6 +207,29 @@ impl State {
             }
         }
         None
+    }
+}
+
+fn pool_view(id: PoolId, pool: &Pool, now: Stamp) -> PoolView {
+    let view = |bucket: &Bucket| bucket_view(bucket, now);
+    PoolView {
+        id,
+        name: pool.name.clone(),
+        limits: pool.limits,
+        request_us_max: pool.request_us_max,
+        tokens: pool.limits.tokens.and(pool.tokens.as_ref()).map(view),
+        requests: pool.limits.requests.and(pool.requests.as_ref()).map(view),
+        permits_out: pool.permits_out(),
+        frozen: pool.frozen.clone(),
+    }
+}
+
+fn bucket_view(bucket: &Bucket, now: Stamp) -> BucketView {
+    BucketView {
+        limit: bucket.limit,
+        level: bucket.level_at(now),
+        outstanding: bucket.outstanding,
+        debt: bucket.debt,
     }
 }
 

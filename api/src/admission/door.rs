@@ -1,0 +1,294 @@
+//! The keeper behind its lock, and those who wait at it.
+
+use super::{Refusal, clock_now};
+use ledger::entry::{Reply, Retry};
+use ledger::keeper::{Keeper, Request, WaitId, Word};
+use ledger::model::{Dimension, Incarnation, NodeId, PoolId, Scope};
+use ledger::rules::Rules;
+use ledger::time::Stamp;
+use raft::{Leader, clock};
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
+use tokio::sync::oneshot;
+
+/// How often the door looks whether a message is due.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// The shortest Retry-After: what frees a permit is not known, and less would only hammer.
+const RETRY_MIN: Duration = Duration::from_millis(100);
+
+const DAY_US: u64 = 86_400_000_000;
+
+/// One node's admission, shared by all requests.
+pub(super) struct Shared {
+    door: Mutex<Door>,
+    leader: OnceLock<Leader>,
+    incarnation: OnceLock<Incarnation>,
+    aged: AtomicU64,
+    queue_depth: usize,
+    degraded_after_us: u64,
+}
+
+/// What the lock protects.
+pub(super) struct Door {
+    pub(super) keeper: Keeper,
+    names: HashMap<Arc<str>, PoolId>,
+    pools_version: u64,
+    waiters: HashMap<WaitId, Waiter>,
+    depths: HashMap<(PoolId, u8), usize>,
+}
+
+struct Waiter {
+    word: oneshot::Sender<Word>,
+    at: (PoolId, u8),
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared").finish_non_exhaustive()
+    }
+}
+
+impl Door {
+    pub(super) fn pool(&self, name: &str) -> Option<PoolId> {
+        self.names.get(name).copied()
+    }
+
+    fn forget(&mut self, id: WaitId) -> Option<Waiter> {
+        let waiter = self.waiters.remove(&id)?;
+        if let Some(depth) = self.depths.get_mut(&waiter.at) {
+            *depth = depth.saturating_sub(1);
+        }
+        Some(waiter)
+    }
+}
+
+impl Shared {
+    pub(super) fn new(queue_depth: usize, degraded_after: Duration) -> Arc<Self> {
+        let door = Door {
+            keeper: Keeper::new(Rules::ALL),
+            names: HashMap::new(),
+            pools_version: u64::MAX,
+            waiters: HashMap::new(),
+            depths: HashMap::new(),
+        };
+        Arc::new(Self {
+            door: Mutex::new(door),
+            leader: OnceLock::new(),
+            incarnation: OnceLock::new(),
+            aged: AtomicU64::new(0),
+            queue_depth,
+            degraded_after_us: u64::try_from(degraded_after.as_micros()).unwrap_or(u64::MAX),
+        })
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, Door> {
+        // The keeper's counters stay right when a thread panics beside it.
+        self.door.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Works on the door, then sends what became urgent by it.
+    pub(super) fn with<T>(&self, work: impl FnOnce(&mut Door) -> T) -> T {
+        let mut door = self.lock();
+        let done = work(&mut door);
+        if door.keeper.is_urgent() {
+            self.speak(&mut door);
+        }
+        done
+    }
+
+    pub(super) fn leader(&self) -> Option<&Leader> {
+        self.leader.get()
+    }
+
+    pub(super) fn incarnation(&self) -> Incarnation {
+        self.incarnation.get().copied().unwrap_or_default()
+    }
+
+    pub(super) fn set_leader(&self, leader: Leader) {
+        // It is set once, at start.
+        let _ = self.leader.set(leader);
+    }
+
+    pub(super) fn node_up(&self, node: NodeId, incarnation: Incarnation, stamp: Stamp) {
+        let _ = self.incarnation.set(incarnation);
+        self.lock().keeper.node_up(node, incarnation, stamp);
+    }
+
+    pub(super) fn count_aged(&self) {
+        self.aged.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn aged(&self) -> u64 {
+        self.aged.load(Ordering::Relaxed)
+    }
+
+    /// Requests that wait at this node, by priority.
+    pub(super) fn waiting(&self) -> Vec<u64> {
+        let door = self.lock();
+        let mut waiting = Vec::new();
+        for (&(_, priority), &depth) in &door.depths {
+            let index = usize::from(priority);
+            if waiting.len() <= index {
+                waiting.resize(index + 1, 0);
+            }
+            waiting[index] += depth as u64;
+        }
+        waiting
+    }
+
+    /// Requests that wait at this node for one pool.
+    pub(super) fn waiting_at(&self, pool: PoolId) -> u64 {
+        let door = self.lock();
+        door.depths.iter().filter(|((at, _), _)| *at == pool).map(|(_, &depth)| depth as u64).sum()
+    }
+
+    /// Takes a place in the queue for a request that the keeper lets wait.
+    pub(super) fn take_place(
+        self: &Arc<Self>,
+        id: WaitId,
+        request: &Request,
+        word: oneshot::Sender<Word>,
+    ) -> Result<Place, Refusal> {
+        if self.is_cut_off() {
+            self.with(|door| door.keeper.leave(id));
+            return Err(Refusal::Unavailable { retry_after: Duration::from_secs(1) });
+        }
+        let at = (request.pool, request.priority.0);
+        let taken = self.with(|door| {
+            let depth = door.depths.entry(at).or_default();
+            if *depth >= self.queue_depth {
+                door.keeper.leave(id);
+                return false;
+            }
+            *depth += 1;
+            door.waiters.insert(id, Waiter { word, at });
+            true
+        });
+        if taken {
+            return Ok(Place { shared: self.clone(), id, kept: false });
+        }
+        Err(Refusal::QueueFull { retry_after: self.estimate(request) })
+    }
+
+    pub(super) fn estimate(&self, request: &Request) -> Duration {
+        let us = self.lock().keeper.estimate_us(request);
+        Duration::from_micros(us).max(RETRY_MIN)
+    }
+
+    /// Takes in a reply of the leader and wakes those it is about.
+    pub(super) fn hear(&self, reply: &Reply) {
+        self.with(|door| {
+            for (id, word) in door.keeper.reply(clock_now(), reply) {
+                let Some(waiter) = door.forget(id) else {
+                    discard(&mut door.keeper, word);
+                    continue;
+                };
+                if let Err(word) = waiter.word.send(word) {
+                    discard(&mut door.keeper, word);
+                }
+            }
+        });
+    }
+
+    /// Whether the leader has not answered for so long that waiting is pointless.
+    pub(super) fn is_cut_off(&self) -> bool {
+        let since = self.lock().keeper.unanswered_since();
+        since.is_some_and(|since| clock::boot_us() > since.0 + self.degraded_after_us)
+    }
+
+    /// Keeps the lease alive and the pools known, as long as the node lives.
+    pub(super) async fn keep(self: Arc<Self>) {
+        loop {
+            tokio::time::sleep(LOOK).await;
+            self.learn_pools();
+            let cut_off = self.is_cut_off();
+            let mut door = self.lock();
+            if cut_off {
+                let waiting: Vec<WaitId> = door.waiters.keys().copied().collect();
+                for id in waiting {
+                    // Dropping the sender tells the request that nobody will answer.
+                    door.forget(id);
+                    door.keeper.leave(id);
+                }
+            }
+            self.speak(&mut door);
+        }
+    }
+
+    /// Takes over the limits of pools from this node's copy of the ledger, when they changed.
+    pub(super) fn learn_pools(&self) {
+        let Some(leader) = self.leader() else { return };
+        let known = self.lock().pools_version;
+        let pools = leader.with_state(|state| {
+            let version = state.pools_version();
+            (version != known).then(|| (version, state.pools(state.stamp())))
+        });
+        let Some((version, pools)) = pools else { return };
+        self.with(|door| {
+            door.pools_version = version;
+            door.names = pools.iter().map(|pool| (pool.name.clone(), pool.id)).collect();
+            for pool in &pools {
+                door.keeper.set_pool(pool.id, pool.limits);
+            }
+            for id in door.keeper.retain_pools(|id| pools.iter().any(|pool| pool.id == id)) {
+                door.forget(id);
+            }
+        });
+    }
+
+    fn speak(&self, door: &mut Door) {
+        if let Some(leader) = self.leader()
+            && let Some(contact) = door.keeper.contact(clock_now())
+        {
+            leader.contact(contact);
+        }
+    }
+}
+
+/// A place in the queue; given up when dropped, unless it was kept.
+pub(super) struct Place {
+    shared: Arc<Shared>,
+    id: WaitId,
+    kept: bool,
+}
+
+impl Place {
+    /// The leader's word has come: there is nothing to give up.
+    pub(super) fn keep(mut self) {
+        self.kept = true;
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if !self.kept {
+            let id = self.id;
+            self.shared.with(|door| {
+                door.forget(id);
+                door.keeper.leave(id);
+            });
+        }
+    }
+}
+
+/// A grant that nobody waits for any more goes back.
+fn discard(keeper: &mut Keeper, word: Word) {
+    if let Word::Granted { ticket, .. } = word {
+        keeper.give_back(ticket);
+    }
+}
+
+/// A tenant's refusal, with the time until another try may succeed.
+pub(super) fn refusal(scope: Scope, dimension: Dimension, retry: Retry, in_: Duration) -> Refusal {
+    let retry_after = match retry {
+        Retry::At(_) => in_.max(Duration::from_millis(1)),
+        Retry::NextDay => Duration::from_micros(DAY_US - clock::wall_us() % DAY_US),
+        Retry::OnRelease => Duration::from_secs(1),
+        Retry::Never(most) => return Refusal::NeverFits { dimension, most },
+    };
+    Refusal::Tenant { scope, dimension, retry_after }
+}
