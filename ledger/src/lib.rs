@@ -9,5 +9,8 @@ pub mod state;
 pub mod time;
 
 #[cfg(test)]
+mod schedules;
+
+#[cfg(test)]
 #[path = "../../tests/sim/mod.rs"]
 mod sim;

@@ -54,9 +54,9 @@ impl Capacity {
 
     /// Permits in use: on this node as they are, on others as the ledger has leased them.
     fn in_flight(&self, pool: &LedgerPool) -> u64 {
-        let door = self.shared.lock();
-        let (in_flight, ..) = door.keeper.holds(pool.id);
-        in_flight + pool.permits_out.saturating_sub(door.keeper.permits_of(pool.id))
+        let (in_flight, ..) = self.shared.lock().keeper.holds(pool.id);
+        let own = self.leader.with_state(|state| state.permits_of(self.node, pool.id));
+        in_flight + pool.permits_out.saturating_sub(own)
     }
 
     async fn propose(&self, op: Op) -> Result<(), AdminError> {

@@ -298,11 +298,6 @@ impl Keeper {
         self.pools.get(&pool).map_or((0, 0, 0), unspent)
     }
 
-    /// Permits that this node holds of a pool, in use or at hand.
-    pub fn permits_of(&self, pool: PoolId) -> u64 {
-        self.pools.get(&pool).map_or(0, |holding| holding.permits.granted.saturating_sub(holding.permits.returned))
-    }
-
     #[cfg(test)]
     pub(crate) fn seq_of(&self, id: WaitId) -> Option<u64> {
         self.waiting.get(&id).map(|waiting| waiting.seq)

@@ -34,12 +34,13 @@ impl Policy {
             // A node that holds units others wait for hears so again with every reply, should one be lost.
             entry.pools.extend(self.queues.iter().filter(|(_, queue)| !queue.is_empty()).map(|(&pool, _)| pool));
         }
-        for (node, entry) in &mut told {
-            entry.answers.extend(granted_unheard(state, *node));
-        }
         for (op, who, waiter) in plan.reserves {
             let outcome = applied.outcomes.get(op).cloned().unwrap_or(Outcome::Short);
             self.answer(state, who, waiter, outcome, &mut told);
+        }
+        for (node, entry) in &mut told {
+            let said: BTreeSet<u64> = entry.answers.iter().map(|&(seq, _)| seq).collect();
+            entry.answers.extend(granted_unheard(state, *node).filter(|(seq, _)| !said.contains(seq)));
         }
         self.refuse_fresh(state, &plan.fresh, &mut told);
         for &(node, pool) in &plan.touched {
@@ -165,7 +166,7 @@ fn granted_unheard(state: &State, node: NodeId) -> impl Iterator<Item = (u64, An
     let attached = open.filter(|(epoch, (_, reservation))| reservation.attached && reservation.epoch == *epoch);
     attached.map(|(epoch, (&seq, reservation))| {
         let hold = reservation.hold();
-        (seq, Answer::Granted { epoch, hold, position: Some(1), aged: false })
+        (seq, Answer::Granted { epoch, hold, position: None, aged: false })
     })
 }
 

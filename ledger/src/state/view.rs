@@ -87,6 +87,16 @@ impl State {
         Some(pool_view(id, self.pools.get(&id)?, now))
     }
 
+    /// Permits of a pool that a node holds, as the ledger has it.
+    pub fn permits_of(&self, node: NodeId, pool: PoolId) -> u64 {
+        let attached = |row: &NodeRow| {
+            let open = row.open.values().filter(|reservation| reservation.attached && reservation.pool == pool);
+            open.map(|reservation| reservation.amounts.permits).sum::<u64>()
+        };
+        let leased = self.pools.get(&pool).and_then(|pool| pool.leases.get(&node)).map(|lease| lease.permits.out());
+        leased.unwrap_or(0) + self.nodes.get(&node).map_or(0, attached)
+    }
+
     /// Reservations of earlier lives of a node that were charged in full and may yet be corrected.
     pub fn charged(&self, node: NodeId) -> Vec<(Incarnation, u64)> {
         let charged = self.charged.keys().filter(|(owner, ..)| *owner == node);
