@@ -305,7 +305,8 @@ impl Keeper {
 
     fn send_by(&self, now: Boot, unlimited: bool) -> Boot {
         let soon = Boot(now.0 + SEND_WITHIN_US);
-        if unlimited { soon } else { soon.min(self.lease_until) }
+        // The cap is part of rule (b): a holder that forgot its lease's end would not know it here either.
+        if unlimited || !self.rules.holder_checks_expiry { soon } else { soon.min(self.lease_until) }
     }
 
     fn wait(&mut self, now: Boot, request: &Request) -> WaitId {

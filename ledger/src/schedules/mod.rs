@@ -52,7 +52,7 @@ fn with_rule_b_off_a_cut_off_holder_admits_past_its_lease() {
         let mut rig = leader_and_holder(rules);
         rig.take_slice(HOLDER, BURST);
         rig.cut_off(HOLDER);
-        rig.pass(LEASE_US);
+        rig.pass(LEASE_US + SECOND / 100);
         rig.round(Vec::new());
         rig.pass(2 * SECOND);
         rig.spend(SPENDER, 8, 1_000);
@@ -72,7 +72,7 @@ fn with_rule_c_off_a_late_reply_makes_a_lease_longer_than_the_ledger_gave() {
         rig.cut_off(HOLDER);
         rig.pass(LEASE_US - SECOND / 5);
         replies.iter().filter(|reply| reply.who.node.0 == HOLDER as u64).for_each(|reply| rig.tell(reply));
-        rig.pass(SECOND / 5);
+        rig.pass(SECOND / 5 + SECOND / 100);
         rig.round(Vec::new());
         rig.pass(2 * SECOND);
         rig.spend(SPENDER, 8, 1_000);
@@ -89,7 +89,7 @@ fn with_rule_d_off_units_that_a_lost_holder_has_spent_are_spent_again() {
         rig.cut_off(HOLDER);
         rig.pass(LEASE_US - SECOND / 10);
         rig.spend(HOLDER, 4, 1_000);
-        rig.pass(SECOND / 10);
+        rig.pass(SECOND / 10 + SECOND / 100);
         rig.round(Vec::new());
         rig.spend(SPENDER, 8, 1_000);
         rig
@@ -121,7 +121,7 @@ fn with_rule_f_off_a_refund_comes_back_that_the_bucket_had_no_room_for() {
         // The bucket is full again. All of it goes, and then the long requests turn out to have used next to nothing.
         assert_eq!(rig.spend(SPENDER, 8, 1_000), 8);
         long.into_iter().for_each(|ticket| rig.keeper(HOLDER).settle(ticket, 10));
-        rig.talk();
+        rig.run(SECOND / 5);
         rig.spend(SPENDER, 7, 1_000);
         rig
     });
@@ -132,11 +132,11 @@ fn with_rule_g_off_a_stopped_process_writes_after_its_lease() {
     check('g', |rules| {
         let mut rig = leader_and_holder(rules);
         rig.take_slice(HOLDER, BURST);
+        rig.cut_off(HOLDER);
         rig.pass(LEASE_US - SECOND / 50);
         let tickets = rig.admit_all(HOLDER, 4, 1_000);
         assert_eq!(tickets.len(), 4, "the lease stands at admission");
-        rig.cut_off(HOLDER);
-        rig.pass(LEASE_US);
+        rig.pass(SECOND / 10);
         rig.round(Vec::new());
         rig.pass(2 * SECOND);
         rig.spend(SPENDER, 8, 1_000);
