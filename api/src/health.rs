@@ -61,6 +61,7 @@ pub(crate) fn metrics(app: &App) -> Response<Body> {
 fn reason_not_ready(app: &App) -> Option<&'static str> {
     match app.board.health() {
         _ if app.is_draining() => Some("draining"),
+        _ if app.journal.has_failed() => Some("the usage journal cannot be written"),
         Health::NotReady(reason) => Some(reason),
         Health::Ready | Health::Degraded(_) => None,
     }

@@ -155,9 +155,11 @@ async fn call(app: &App, mut ready: Ready, facts: &mut Facts) -> Result<Called, 
         let body = splice(&read, target);
         let outcome = app.client.send(target, &read.headers, body, call.gate(), terms.deadline).await;
         facts.outside_us += raft::clock::boot_us().saturating_sub(began_us);
+        facts.was_sent = call.passed() == Passed::Yes;
         match outcome {
             Ok(answer) => return Ok(Called { call, answer, terms }),
-            Err(_) if call.passed() == Passed::TooLate => call.end(Ending::NotSent),
+            // The call is void, since it never passed its gate.
+            Err(_) if call.passed() == Passed::TooLate => drop(call),
             Err(error) => {
                 call.end(Ending::Unknown { by: By::of(&error) });
                 return Err(error);

@@ -92,7 +92,12 @@ async fn failed(
     terms: Terms,
 ) -> Result<Response<Body>, Error> {
     let bytes = collect(client, body, terms.deadline).await;
-    call.end(Ending::Answered { http_status: status.as_u16(), usage: Usage::default() });
+    let http_status = status.as_u16();
+    let ending = match &bytes {
+        Ok(bytes) => Ending::Answered { http_status, usage: named_usage(bytes, &call, terms.meter) },
+        Err(error) => Ending::Cut { http_status, usage: Usage::default(), by: By::of(error) },
+    };
+    call.end(ending);
     if !(status.is_client_error() || status.is_server_error()) {
         return Err(Error::UpstreamBroken("is neither an answer nor an error"));
     }
@@ -108,6 +113,13 @@ async fn failed(
     let mut response = Response::new(Body::from(envelope.to_string()));
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     Ok(response)
+}
+
+/// What a refusal says it used. The vendors bill nothing for one and name none; one that does name some has run the model.
+fn named_usage(bytes: &[u8], call: &Call, meter: Meter) -> Usage {
+    let mut seen = Seen::new(meter);
+    let is_read = answer::read(bytes, &mut seen);
+    if is_read && seen.usage.is_some() { seen.usage(call.prompt_counted, call.reserved) } else { Usage::default() }
 }
 
 /// Reads a body to its end, within the bounds of size and time. A body that comes in one piece is not copied.

@@ -7,7 +7,6 @@ use crate::dialect::Family;
 use crate::envelope;
 use crate::error::Error;
 use crate::identity::{Caller, Tier};
-use crate::metrics::Ended;
 use crate::usage::RequestId;
 use axum::body::Body;
 use http::Response;
@@ -42,6 +41,8 @@ pub(crate) struct Facts {
     pub(crate) scheduled_wall_us: Option<u64>,
     /// Time spent on the client's body and on the upstream, which is not ours.
     pub(crate) outside_us: u64,
+    /// Whether an upstream was called, so that the end of that call counts as the end of the request.
+    pub(crate) was_sent: bool,
 }
 
 impl Facts {
@@ -58,6 +59,7 @@ impl Facts {
             quota_remaining: None,
             scheduled_wall_us: None,
             outside_us: 0,
+            was_sent: false,
         }
     }
 
@@ -71,7 +73,6 @@ impl Facts {
 /// Makes the reply of what came out of the pipeline.
 pub(crate) fn finish(app: &App, facts: &Facts, outcome: Result<Response<Body>, Error>) -> Response<Body> {
     let mut response = outcome.unwrap_or_else(|error| {
-        app.metrics.ended(Ended::Refused);
         log(facts, &error);
         envelope::respond(&error, facts.family, facts.arrival.id)
     });

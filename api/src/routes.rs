@@ -6,6 +6,7 @@ use crate::app::App;
 use crate::dialect::Family;
 use crate::envelope;
 use crate::error::Error;
+use crate::metrics::Ended;
 use crate::reply::{self, Arrival, Facts};
 use crate::{health, models, pipeline};
 use axum::Router;
@@ -65,6 +66,9 @@ pub(crate) async fn enter(app: &App, router: Router, mut request: Request) -> Re
 async fn chat(State(app): Shared, request: Request) -> Response<Body> {
     let mut facts = facts(&app, &request, Family::Openai);
     let outcome = pipeline::chat(&app, request, &mut facts).await;
+    if outcome.is_err() && !facts.was_sent {
+        app.metrics.ended(Ended::Refused);
+    }
     reply::finish(&app, &facts, outcome)
 }
 

@@ -15,14 +15,13 @@ use tokio::runtime::Handle;
 /// How a call ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Ending {
-    /// The upstream answered to the end.
+    /// The upstream answered to the end. What it says it used is charged: of a refusal of its own that is nothing, as
+    /// with the vendors themselves, unless the refusal names a usage.
     Answered { http_status: u16, usage: Usage },
     /// The answer broke off after so much.
     Cut { http_status: u16, usage: Usage, by: By },
     /// No answer came, and what the upstream did is unknown: the whole reservation is charged.
     Unknown { by: By },
-    /// The upstream never heard of it: everything is given back.
-    NotSent,
 }
 
 /// Who broke a call off.
@@ -81,7 +80,8 @@ impl Gate {
     }
 }
 
-/// A call that is running. Dropping it ends it: with what was counted where it streams, else as unknown.
+/// A call that is running. Dropping it ends it: with what was counted where it streams, else as unknown. However it ends,
+/// a call that never passed its gate is void: everything is given back, and there is no usage row.
 #[derive(Debug)]
 pub(crate) struct Call {
     /// Gone once the call has ended.
@@ -133,11 +133,23 @@ impl Call {
             let mut hold = self.gate.lock();
             (hold.admitted.take(), hold.passed)
         };
-        let ending = if passed == Passed::Yes { ending } else { Ending::NotSent };
+        self.metrics.in_flight.dec();
+        if passed == Passed::Yes {
+            self.settle(open, admitted, ending);
+            return;
+        }
+        // Dropping what was admitted and never sent gives all of it back.
+        drop(admitted);
+        let call = open.intent().call;
+        if let Err(cause) = open.void() {
+            tracing::error!(request_id = %call.request, %cause, "the journal cannot be written; a restart charges a call that was never made");
+        }
+    }
+
+    fn settle(&self, open: Open, admitted: Option<Admitted>, ending: Ending) {
         let (status, http_status, usage, charged) = match ending {
             Ending::Answered { http_status, usage } => (Status::Ok, http_status, usage, usage.total()),
             Ending::Cut { http_status, usage, .. } => (Status::Cut, http_status, usage, usage.total()),
-            Ending::NotSent => (Status::Cut, 0, Usage::default(), 0),
             Ending::Unknown { .. } => (Status::Cut, 0, self.in_full(), self.reserved),
         };
         let settled = Settled {
@@ -154,11 +166,10 @@ impl Call {
         if let Err(cause) = open.settle(&settled) {
             tracing::error!(request_id = %call.request, %cause, "the journal cannot be written; a restart charges the call in full");
         }
-        if let (Some(admitted), Passed::Yes) = (admitted, passed) {
+        if let Some(admitted) = admitted {
             let is_seen = !matches!(ending, Ending::Cut { by: By::Us, .. } | Ending::Unknown { by: By::Us });
             give_back(admitted, charged, if is_seen { Duration::ZERO } else { self.cancel_grace });
         }
-        self.metrics.in_flight.dec();
         self.metrics.settled(usage.prompt, usage.completion, self.reserved);
         self.metrics.ended(match status {
             Status::Ok if (200..300).contains(&http_status) => Ended::Ok,

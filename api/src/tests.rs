@@ -93,6 +93,48 @@ async fn upstream_failures_become_envelopes() {
 }
 
 #[tokio::test]
+async fn a_row_says_what_was_used_and_a_call_never_made_has_none() {
+    let gateway = Gateway::start().await;
+    for model in ["plain", "refuse", "billed", "html", "nowhere", "garbage"] {
+        gateway.post(chat(model)).await;
+    }
+    gateway.idle().await;
+    let rows = gateway.rows().await;
+    let rows: Vec<_> =
+        rows.iter().map(|row| (row.pool.as_str(), row.status.as_str(), row.http_status, row.charged_tokens)).collect();
+    let in_full = rows.last().unwrap().3;
+    assert_eq!(
+        rows,
+        [
+            ("plain", "ok", 200, 8),
+            ("refuse", "ok", 429, 0),
+            ("billed", "ok", 500, 9),
+            ("html", "ok", 500, 0),
+            ("garbage", "cut", 0, in_full),
+        ]
+    );
+    assert!(in_full > 1_024);
+    let metrics = gateway.get("/metrics").await.text().await.unwrap();
+    for line in [r#"{outcome="ok"} 1"#, r#"{outcome="refused"} 4"#, r#"{outcome="cut"} 1"#] {
+        assert!(metrics.contains(&format!("tokligence_requests_total{line}")), "{line}\n{metrics}");
+    }
+}
+
+#[tokio::test]
+async fn a_node_whose_journal_failed_is_not_ready_and_calls_nobody() {
+    let gateway = Gateway::start().await;
+    assert_eq!(gateway.get("/health/ready").await.status(), 200);
+    gateway.break_journal();
+    let reply = gateway.get("/health/ready").await;
+    assert_eq!(reply.status(), 503);
+    let body: Value = serde_json::from_str(&reply.text().await.unwrap()).unwrap();
+    assert_eq!(body["reason"], "the usage journal cannot be written");
+    assert_eq!(gateway.post(chat("plain")).await.status(), 503);
+    assert!(gateway.sent().is_empty());
+    assert_eq!(gateway.get("/health/live").await.status(), 200);
+}
+
+#[tokio::test]
 async fn bad_requests_are_refused_in_the_envelope() {
     let gateway = Gateway::start().await;
     let big = format!(r#"{{"model":"plain","messages":[{{"content":"{}"}}]}}"#, "a ".repeat(200_000));

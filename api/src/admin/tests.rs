@@ -100,7 +100,7 @@ impl Fixture {
                 team: None,
                 priority: Priority(5),
                 tokens_reserved: 10,
-                quotas: [None; 3],
+                reservation: 0,
                 started_wall_us: 1_790_000_000_000_000 + u64::from(number) * 1_000_000,
             };
             let settled = Settled {

@@ -4,7 +4,7 @@ use crate::admission::Admission;
 use crate::config::{Config, Dialect, Pool, Secret};
 use crate::identity::{Identity, KeyLimits, NewKey, Tier};
 use crate::metrics::Metrics;
-use crate::usage::{Journal, JournalOptions};
+use crate::usage::{Journal, JournalOptions, Shipper, UsageQuery, UsageRow, usage_page};
 use crate::{App, Drained, Parts, board, router, serve};
 use axum::Router;
 use axum::body::{Body, Bytes};
@@ -19,8 +19,8 @@ use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinHandle;
 
 /// Models that the upstream acts on.
-const MODELS: [&str; 11] =
-    ["plain", "stream", "cut", "endless", "hang", "refuse", "html", "garbage", "redirect", "slow", "late"];
+const MODELS: [&str; 12] =
+    ["plain", "stream", "cut", "endless", "hang", "refuse", "billed", "html", "garbage", "redirect", "slow", "late"];
 const EVENT: &str = "data: {\"choices\":[{\"delta\":{\"content\":\"hi\"}}]}\n\n";
 const USAGE: &str = "data: {\"choices\":[],\"usage\":{\"prompt_tokens\":7,\"completion_tokens\":1}}\n\n";
 
@@ -121,6 +121,19 @@ impl Gateway {
         tokio::time::timeout(Duration::from_secs(5), idle).await.unwrap();
     }
 
+    /// The usage rows so far.
+    pub(super) async fn rows(&self) -> Vec<UsageRow> {
+        let database = self.app.identity.database().clone();
+        Shipper::new(self.app.journal.clone(), database.clone()).ship().await.unwrap();
+        let query = UsageQuery { from_wall_us: 0, to_wall_us: i64::MAX as u64, after: None, limit: 100 };
+        usage_page(&database, &query).await.unwrap()
+    }
+
+    /// Breaks the journal, as a sync that failed would.
+    pub(super) fn break_journal(&self) {
+        self.app.journal.fail();
+    }
+
     pub(super) fn stop(&mut self) {
         drop(self.stop.take());
     }
@@ -190,6 +203,12 @@ async fn act(State(notes): State<Arc<Notes>>, headers: HeaderMap, body: Bytes) -
         "refuse" => {
             (http::StatusCode::TOO_MANY_REQUESTS, json, r#"{"error":{"code":"upstream_says"}}"#).into_response()
         }
+        "billed" => (
+            http::StatusCode::INTERNAL_SERVER_ERROR,
+            json,
+            r#"{"error":{},"usage":{"prompt_tokens":7,"completion_tokens":2}}"#,
+        )
+            .into_response(),
         "html" => (http::StatusCode::INTERNAL_SERVER_ERROR, "<html>").into_response(),
         "garbage" => "<html>".into_response(),
         "redirect" => (http::StatusCode::FOUND, [("location", "/elsewhere")]).into_response(),

@@ -188,6 +188,12 @@ impl Journal {
         self.inner.writer.has_failed()
     }
 
+    /// As after a sync that failed.
+    #[cfg(test)]
+    pub(crate) fn fail(&self) {
+        self.inner.writer.fail();
+    }
+
     pub(super) fn writer(&self) -> &Writer {
         &self.inner.writer
     }

@@ -192,6 +192,12 @@ impl Writer {
         self.lock().failed
     }
 
+    /// As after a sync that failed.
+    #[cfg(test)]
+    pub(super) fn fail(&self) {
+        self.lock().failed = true;
+    }
+
     /// Makes every segment old enough to be trimmed.
     #[cfg(test)]
     pub(super) fn age(&self) {
