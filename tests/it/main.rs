@@ -2,6 +2,15 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on stops where it is")]
 
+mod capacity;
+mod crash;
+mod green;
+mod observe;
+mod priority;
+mod queue;
+mod rig;
+mod settle;
 mod start;
 mod stop;
+mod tenants;
 mod tidy;
