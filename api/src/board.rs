@@ -26,6 +26,12 @@ pub trait Board: Send + Sync {
         0
     }
 
+    /// How old the node's lease is: the time since the last message to the leader that renewed it was sent. An idle node
+    /// lets its lease lapse.
+    fn lease_age(&self) -> Option<Duration> {
+        None
+    }
+
     /// Whether requests can be admitted, and how well.
     fn health(&self) -> Health {
         Health::Ready

@@ -43,6 +43,7 @@ pub struct Metrics {
     overhead: Histogram,
     ended: [IntCounter; 3],
     tokens: [IntCounter; 2],
+    lease_age: Gauge,
     pub(crate) in_flight: Gauge,
 }
 
@@ -87,8 +88,13 @@ impl Metrics {
             .buckets(OVERHEAD_BUCKETS.to_vec()),
         )?;
         registry.register(Box::new(overhead.clone()))?;
-        let in_flight = Gauge::new("tokligence_requests_in_flight", "requests between their head and their last byte")?;
+        let in_flight = Gauge::new("tokligence_requests_in_flight", "upstream calls that have not ended")?;
         registry.register(Box::new(in_flight.clone()))?;
+        let lease_age = Gauge::new(
+            "tokligence_lease_age_seconds",
+            "time since the message to the leader that last renewed this node's lease; an idle node lets it lapse",
+        )?;
+        registry.register(Box::new(lease_age.clone()))?;
         let admissions =
             counters("tokligence_admissions_total", "requests admitted, by the way they came through", &["path"])?;
         let ended = counters("tokligence_requests_total", "inference requests, by how they ended", &["outcome"])?;
@@ -115,6 +121,7 @@ impl Metrics {
             overhead,
             ended: ["ok", "refused", "cut"].map(|outcome| ended.with_label_values(&[outcome])),
             tokens: ["prompt", "completion"].map(|kind| tokens.with_label_values(&[kind])),
+            lease_age,
             in_flight,
             registry,
         })
@@ -165,6 +172,7 @@ impl Metrics {
         self.fill_lookups(lookups);
         let new = board.starvation_prevented().saturating_sub(self.starvation_prevented.get());
         self.starvation_prevented.inc_by(new);
+        self.lease_age.set(board.lease_age().unwrap_or_default().as_secs_f64());
         let mode = match board.health() {
             Health::Degraded(mode) => Some(mode),
             Health::NotReady(_) => Some("fail_closed"),

@@ -13,6 +13,7 @@ use api::identity::Identity;
 use api::metrics::Metrics;
 use api::usage::{Journal, JournalOptions, Shipper};
 use api::{App, Drained, Parts};
+use raft::group::Settings;
 use raft::{Group, Replica};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -61,7 +62,10 @@ impl Node {
         let sync_every = Duration::from_millis(api.usage.sync_interval_ms);
         let journal_options = JournalOptions { sync_every, ..JournalOptions::default() };
         let journal = Journal::open(&data.path().join("usage"), &journal_options)?;
-        let group = Group::start(&raft, Replica::new()).await?;
+        let metrics = Metrics::new(api.scheduling.priority_levels)?;
+        let disk = raft::metrics::DiskTimes::new(metrics.registry())?;
+        let group = Group::start(disk.on(Settings::from(&raft)), Replica::new()).await?;
+        raft::metrics::register(metrics.registry(), group.clone())?;
         let life = raft::starts::next(data.path()).context("the node's starts cannot be counted")?;
         let (admission, capacity) = Admission::start(group.clone(), options(&raft, &api, life), &journal).await?;
         let parts = Parts {
@@ -70,7 +74,7 @@ impl Node {
             identity: identity.clone(),
             journal: journal.clone(),
             board: capacity.clone(),
-            metrics: Arc::new(Metrics::new(api.scheduling.priority_levels)?),
+            metrics: Arc::new(metrics),
         };
         let app = App::new(&api, parts)?;
         let admin = admin(&api, identity.clone(), capacity)?;

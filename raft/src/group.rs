@@ -18,7 +18,7 @@ use openraft::metrics::WaitError;
 use std::fs::File;
 use tokio::sync::watch;
 
-pub use self::settings::{FsyncHook, Settings};
+pub use self::settings::{LatencyHook, Settings};
 pub use self::start::StartError;
 pub use self::watcher::Leadership;
 use crate::apply::Applier;
@@ -117,9 +117,8 @@ impl<M: Machine> Group<M> {
     pub async fn start(settings: impl Into<Settings>, machine: M) -> Result<Self, StartError> {
         let settings = settings.into();
         let fault = Fault::new();
-        let hook = settings.on_fsync.clone();
-        let hook = hook.map(|FsyncHook(hook)| Box::new(move |us| hook(us)) as Box<dyn Fn(u64) + Send + Sync>);
-        let stats = Arc::new(FsyncStats { hook, ..FsyncStats::default() });
+        let (on_append, on_fsync) = (settings.on_append.clone(), settings.on_fsync.clone());
+        let stats = Arc::new(FsyncStats { on_append, on_fsync, ..FsyncStats::default() });
         let opened = start::open(&settings, &fault, &stats).await?;
         let store = opened.store.closing();
         let applier = Applier::new(machine, opened.snapshots, fault.clone());

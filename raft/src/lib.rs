@@ -11,6 +11,7 @@ pub mod group;
 mod identity;
 pub mod leader;
 pub mod machine;
+pub mod metrics;
 mod network;
 pub mod replica;
 mod snapshot;

@@ -76,10 +76,8 @@ mod tests {
     use ledger::time::Stamp;
 
     fn replica() -> Replica {
-        let limits = PoolLimits {
-            tokens: Some(BucketLimit { rate: Rate::per_sec(10), burst: 40 }),
-            ..PoolLimits::default()
-        };
+        let limits =
+            PoolLimits { tokens: Some(BucketLimit { rate: Rate::per_sec(10), burst: 40 }), ..PoolLimits::default() };
         let set = Op::SetPool { name: "gpt".into(), limits, request_us_max: 1 };
         let entry = Entry { proposer_term: 1, stamp: Stamp(5), ops: vec![set] };
         let mut replica = Replica::new();

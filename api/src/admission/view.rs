@@ -1,15 +1,15 @@
 //! What admission shows of limits and of the group: to headers and metrics, and to the admin routes.
 
+use super::clock_now;
 use super::door::Shared;
 use super::start::Seed;
-use crate::admin::{
-    AdminError, ClusterNode, ClusterStatus, ClusterView, PoolAdmin, PoolChange, PoolUsage, PoolView,
-};
+use crate::admin::{AdminError, ClusterNode, ClusterStatus, ClusterView, PoolAdmin, PoolChange, PoolUsage, PoolView};
 use crate::board::{Board, Health, PoolGauge, RateGauge, Rates};
 use futures_util::future::BoxFuture;
 use ledger::entry::Op;
 use ledger::model::{NodeId, PoolLimits, Rate, Tenants};
 use ledger::state::{BucketView, PoolView as LedgerPool};
+use ledger::time::{Boot, lease_end};
 use raft::{Leader, Unproposed};
 use std::sync::Arc;
 use std::time::Duration;
@@ -81,9 +81,8 @@ impl Capacity {
         let now = self.pool(&name).map(|pool| pool.limits).unwrap_or_default();
         let limits = change.over(now)?;
         let seed = self.seeds.iter().find(|seed| *seed.name == *name);
-        let request_us_max = seed.map_or(REQUEST_US_MAX, |seed| {
-            u64::try_from(seed.request_max.as_micros()).unwrap_or(u64::MAX)
-        });
+        let request_us_max =
+            seed.map_or(REQUEST_US_MAX, |seed| u64::try_from(seed.request_max.as_micros()).unwrap_or(u64::MAX));
         self.propose(Op::SetPool { name: name.as_str().into(), limits, request_us_max }).await?;
         let pool = self.pool(&name).ok_or_else(|| AdminError::NotFound("pool".to_owned()))?;
         Ok(self.shown(&pool))
@@ -109,10 +108,7 @@ impl Board for Capacity {
     fn rates(&self, pool: &str, tenants: &Tenants) -> Rates {
         let stamp = self.leader.stamp();
         let (pool, of_tenants) = self.leader.with_state(|state| {
-            let of_tenants = tenants.iter().filter_map(|limits| {
-                let view = state.tenant_view(limits.scope, stamp);
-                Some((limits, view))
-            });
+            let of_tenants = tenants.iter().map(|limits| (limits, state.tenant_view(limits.scope, stamp)));
             (state.pool(pool, stamp), of_tenants.collect::<Vec<_>>())
         });
         let Some(pool) = pool else { return Rates::default() };
@@ -157,6 +153,12 @@ impl Board for Capacity {
 
     fn starvation_prevented(&self) -> u64 {
         self.shared.aged()
+    }
+
+    fn lease_age(&self) -> Option<Duration> {
+        let until = self.shared.lock().keeper.lease_until();
+        let sent_us = until.0.checked_sub(lease_end(Boot(0)).0)?;
+        Some(Duration::from_micros(clock_now().0.saturating_sub(sent_us)))
     }
 
     fn health(&self) -> Health {

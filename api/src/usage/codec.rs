@@ -33,7 +33,6 @@ pub(super) enum Record {
 }
 
 /// What stands at some place of a segment.
-#[expect(clippy::large_enum_variant, reason = "one at a time, on the stack, for a moment")]
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Frame {
     /// A record.

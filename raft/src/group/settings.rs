@@ -11,13 +11,15 @@ use super::start::StartError;
 use crate::config;
 use crate::types::NodeId;
 
-/// Is told how long each sync of the log took, in microseconds.
+/// Is told how long something took, each time.
+///
+/// Units: microseconds.
 #[derive(Clone)]
-pub struct FsyncHook(pub Arc<dyn Fn(u64) + Send + Sync>);
+pub struct LatencyHook(pub Arc<dyn Fn(u64) + Send + Sync>);
 
-impl std::fmt::Debug for FsyncHook {
+impl std::fmt::Debug for LatencyHook {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("FsyncHook")
+        f.write_str("LatencyHook")
     }
 }
 
@@ -40,8 +42,10 @@ pub struct Settings {
     pub keep_entries: u64,
     /// How long a start may take until the group has a leader and this node has applied what it had before.
     pub start_ms_max: u64,
+    /// Feeds a histogram of the time from each write to the log, or vote, until that is on disk.
+    pub on_append: Option<LatencyHook>,
     /// Feeds a histogram of sync durations.
-    pub on_fsync: Option<FsyncHook>,
+    pub on_fsync: Option<LatencyHook>,
 }
 
 impl Settings {
@@ -56,6 +60,7 @@ impl Settings {
             snapshot_every: 5_000,
             keep_entries: 1_000,
             start_ms_max: 30_000,
+            on_append: None,
             on_fsync: None,
         }
     }

@@ -17,6 +17,7 @@ use openraft::storage::IOFlushed;
 use super::{open, record};
 use crate::clock;
 use crate::fault::Fault;
+use crate::group::LatencyHook;
 use crate::types::TypeConfig;
 
 /// Deleted at a time when nobody waits, and when somebody does.
@@ -38,8 +39,10 @@ pub(crate) enum Done {
 pub(crate) struct FsyncStats {
     pub(crate) count: AtomicU64,
     pub(crate) sum_us: AtomicU64,
-    /// Called with the duration of each sync in microseconds.
-    pub(crate) hook: Option<Box<dyn Fn(u64) + Send + Sync>>,
+    /// Hears how long each write waited until it was on disk.
+    pub(crate) on_append: Option<LatencyHook>,
+    /// Hears how long each sync took.
+    pub(crate) on_fsync: Option<LatencyHook>,
 }
 
 impl std::fmt::Debug for FsyncStats {
@@ -56,8 +59,14 @@ pub(crate) struct Flusher {
 }
 
 enum Job {
-    Sync(Done),
+    Sync(Waiting),
     Purge { below: u64 },
+}
+
+/// A write that is not durable yet.
+struct Waiting {
+    done: Done,
+    since_us: u64,
 }
 
 impl Flusher {
@@ -77,7 +86,7 @@ impl Flusher {
 
     /// Asks for everything applied so far to be made durable.
     pub(crate) fn sync(&self, done: Done) {
-        self.send(Job::Sync(done));
+        self.send(Job::Sync(Waiting { done, since_us: clock::boot_us() }));
     }
 
     /// Asks for the entries below an index to be deleted, some time.
@@ -90,8 +99,8 @@ impl Flusher {
             Some(jobs) => jobs.send(job).map_err(|unsent| unsent.0),
             None => Err(job),
         };
-        if let Err(Job::Sync(done)) = sent {
-            done.complete(Err("the store was closed".to_owned()));
+        if let Err(Job::Sync(waiting)) = sent {
+            waiting.done.complete(Err("the store was closed".to_owned()));
         }
     }
 }
@@ -124,7 +133,7 @@ struct Worker {
     dir: PathBuf,
     jobs: Receiver<Job>,
     purge_below: u64,
-    waiting: Vec<Done>,
+    waiting: Vec<Waiting>,
 }
 
 impl Worker {
@@ -133,7 +142,11 @@ impl Worker {
             let busy = !self.waiting.is_empty();
             if busy {
                 let result = self.make_durable();
-                for done in self.waiting.drain(..) {
+                let now_us = clock::boot_us();
+                for Waiting { done, since_us } in self.waiting.drain(..) {
+                    if let Some(LatencyHook(hook)) = &self.stats.on_append {
+                        hook(now_us.saturating_sub(since_us));
+                    }
                     done.complete(result.clone());
                 }
             }
@@ -150,7 +163,7 @@ impl Worker {
         };
         loop {
             match next {
-                Ok(Job::Sync(done)) => self.waiting.push(done),
+                Ok(Job::Sync(waiting)) => self.waiting.push(waiting),
                 Ok(Job::Purge { below }) => self.purge_below = self.purge_below.max(below),
                 Err(TryRecvError::Empty) => return true,
                 Err(TryRecvError::Disconnected) => return !self.waiting.is_empty(),
@@ -167,7 +180,7 @@ impl Worker {
         let flushed = self.db.flush().map_err(io::Error::from).and_then(|_| self.sync_data());
         let took_us = clock::boot_us().saturating_sub(from);
         self.stats.sum_us.fetch_add(took_us, Ordering::Relaxed);
-        if let Some(hook) = &self.stats.hook {
+        if let Some(LatencyHook(hook)) = &self.stats.on_fsync {
             hook(took_us);
         }
         if self.stats.count.fetch_add(1, Ordering::Relaxed).is_multiple_of(BLOB_CHECK) {

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::{Tape, quick};
-use crate::group::{FsyncHook, Group, ProposeError, Settings, StartError};
+use crate::group::{Group, LatencyHook, ProposeError, Settings, StartError};
 use crate::store::MAX_PAYLOAD_BYTES;
 
 async fn start(config: Settings) -> Group<Tape> {
@@ -38,7 +38,7 @@ async fn the_hook_hears_of_every_sync() {
     let dir = tempfile::tempdir().unwrap();
     let heard = Arc::new(AtomicU64::new(0));
     let ear = heard.clone();
-    let hook = FsyncHook(Arc::new(move |_us| {
+    let hook = LatencyHook(Arc::new(move |_us| {
         ear.fetch_add(1, Ordering::Relaxed);
     }));
     let group = start(Settings { on_fsync: Some(hook), ..quick(dir.path()) }).await;
