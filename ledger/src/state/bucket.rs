@@ -23,6 +23,8 @@ pub struct Bucket {
     pub(crate) remainder: u64,
     pub(crate) books: Books,
     pub(crate) headroom: Headroom,
+    /// What headroom is noted under, and refunds name: a slot of ledger time, or for tenants a count of reservations.
+    pub(crate) mark: u64,
 }
 
 /// Cumulative sums, for conservation: `initial + minted + debt = level + outstanding + spent + burned + overflowed +
@@ -50,7 +52,15 @@ impl Bucket {
             remainder: 0,
             books,
             headroom: Headroom::new(slots),
+            mark: 0,
         }
+    }
+
+    /// A full bucket that takes no refund from before `mark`: what was reserved then was not reserved of it.
+    pub(crate) fn new_since(mark: u64, limit: BucketLimit, now: Stamp, slots: usize) -> Self {
+        let mut bucket = Self { mark, ..Self::new(limit, now, slots) };
+        bucket.note();
+        bucket
     }
 
     /// Fills up to `now`: debt is paid first, and what finds no room is gone.
@@ -70,7 +80,7 @@ impl Bucket {
         let filled = left.min(self.room(rules));
         self.level += filled;
         self.books.overflowed += u128::from(left - filled);
-        if self.room(rules) == 0 {
+        if self.debt == 0 && self.room(rules) == 0 {
             self.remainder = 0;
         }
         self.note();
@@ -147,16 +157,16 @@ impl Bucket {
         self.note();
     }
 
-    /// Refunds what a reservation of `slot` did not use, and says how much of it counts: never more than the bucket
+    /// Refunds what a reservation at `mark` did not use, and says how much of it counts: never more than the bucket
     /// would have kept, had the reservation been smaller from the start (rule f).
-    pub(crate) fn refund(&mut self, slot: u64, units: u64, rules: Rules) -> u64 {
+    pub(crate) fn refund(&mut self, mark: u64, units: u64, rules: Rules) -> u64 {
         let most = if rules.refund_within_headroom {
-            self.headroom.smallest_since(slot).min(self.headroom_now())
+            self.headroom.smallest_since(mark).min(self.headroom_now())
         } else {
             self.limit.burst.saturating_sub(self.level)
         };
         let counted = units.min(most).min(u64::try_from(self.books.spent).unwrap_or(u64::MAX));
-        self.headroom.lower(slot, counted);
+        self.headroom.lower(mark, counted);
         self.books.spent -= u128::from(counted);
         self.add(counted);
         self.note();
@@ -204,8 +214,10 @@ impl Bucket {
         self.limit.burst.saturating_sub(occupied)
     }
 
+    /// Whole units that would still find room; a fraction on its way takes one of them.
     fn headroom_now(&self) -> u64 {
-        (self.limit.burst + self.debt).saturating_sub(self.level + self.outstanding)
+        let occupied = self.level + self.outstanding + u64::from(self.remainder > 0);
+        (self.limit.burst + self.debt).saturating_sub(occupied)
     }
 
     /// Adds units, paying debt first.
@@ -223,6 +235,6 @@ impl Bucket {
     }
 
     fn note(&mut self) {
-        self.headroom.note(self.at.slot(), self.headroom_now());
+        self.headroom.note(self.mark, self.headroom_now());
     }
 }

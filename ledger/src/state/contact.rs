@@ -81,7 +81,7 @@ impl State {
         }
         for hold in &reservation.tenants {
             if let Some(tenant) = self.tenants.get_mut(&hold.scope) {
-                tenant.touch(None, self.day, self.stamp, self.rules);
+                tenant.touch(None, self.day, self.stamp, self.reserved, self.rules);
                 tenant.end(hold, end.used, self.rules);
             }
         }

@@ -25,7 +25,8 @@ impl fmt::Display for Digest {
 impl State {
     /// The digest of the ledger as it stands.
     pub fn digest(&self) -> Digest {
-        let head = hash(0, &(), &(self.at, self.stamp, self.day, self.next_pool, self.pools_version));
+        let counts = (self.next_pool, self.pools_version, self.reserved);
+        let head = hash(0, &(), &(self.at, self.stamp, self.day, counts));
         let sum = head
             .wrapping_add(rows(1, self.pools.iter()))
             .wrapping_add(rows(2, self.names.iter()))

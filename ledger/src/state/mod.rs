@@ -46,6 +46,8 @@ pub struct State {
     pub(crate) charged: BTreeMap<(NodeId, Incarnation, u64), Vec<Charged>>,
     /// Raised whenever a pool's limits change, so that nodes see it without comparing them all.
     pub(crate) pools_version: u64,
+    /// How many reservations took from tenants; refunds to tenants go by it.
+    pub(crate) reserved: u64,
     #[serde(skip)]
     pub(crate) rules: Rules,
 }
@@ -142,7 +144,7 @@ impl State {
             let mut charges = Vec::new();
             for hold in reservation.tenants {
                 let Some(tenant) = self.tenants.get_mut(&hold.scope) else { continue };
-                tenant.touch(None, self.day, self.stamp, self.rules);
+                tenant.touch(None, self.day, self.stamp, self.reserved, self.rules);
                 tenant.end(&hold, Some(hold.tokens), self.rules);
                 if hold.permit_held && !same_boot {
                     tenant.lost.push((back, 1));
@@ -234,7 +236,7 @@ impl State {
 
     fn checkpoint(&mut self) -> Outcome {
         for tenant in self.tenants.values_mut() {
-            tenant.touch(None, self.day, self.stamp, self.rules);
+            tenant.touch(None, self.day, self.stamp, self.reserved, self.rules);
         }
         self.tenants.retain(|_, tenant| !tenant.is_idle(self.day));
         Outcome::Done

@@ -87,6 +87,7 @@ impl Pool {
 
     pub(crate) fn advance(&mut self, now: Stamp, rules: Rules) {
         for bucket in [&mut self.tokens, &mut self.requests].into_iter().flatten() {
+            bucket.mark = now.slot();
             bucket.advance(now, rules);
         }
     }

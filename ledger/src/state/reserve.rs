@@ -55,7 +55,9 @@ impl State {
         if let Some(refused) = self.tenants_refuse(tokens, tenants) {
             return refused;
         }
-        let holds: Vec<_> = tenants.iter().map(|limits| self.tenant(limits).take(tokens)).collect();
+        self.reserved += u64::from(!tenants.is_empty());
+        let mark = self.reserved;
+        let holds: Vec<_> = tenants.iter().map(|limits| self.tenant(limits).take(tokens, mark)).collect();
         let quota_left = tenants.iter().filter_map(|limits| self.tenants.get(&limits.scope)?.quota_left()).min();
         if let Some(pool) = self.pools.get_mut(&id) {
             pool.take(amounts);
@@ -79,8 +81,11 @@ impl State {
 
     /// The tenant's row brought to the present; made when there is none.
     fn tenant(&mut self, limits: &TenantLimits) -> &mut Tenant {
-        let tenant = self.tenants.entry(limits.scope).or_insert_with(|| Tenant::new(*limits, self.day, self.stamp));
-        tenant.touch(Some(limits), self.day, self.stamp, self.rules);
+        let tenant = self
+            .tenants
+            .entry(limits.scope)
+            .or_insert_with(|| Tenant::new(*limits, self.day, self.stamp, self.reserved));
+        tenant.touch(Some(limits), self.day, self.stamp, self.reserved, self.rules);
         tenant
     }
 }

@@ -8,7 +8,7 @@ use crate::time::Stamp;
 use serde::{Deserialize, Serialize};
 
 /// Minima of headroom kept for a tenant's bucket; older ones merge, so a late refund may count less, never more.
-const TENANT_SLOTS: usize = 8;
+const TENANT_MINIMA: usize = 32;
 
 /// What a tenant has used of its limits.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,15 +41,18 @@ pub(crate) struct TenantHold {
     pub(crate) tokens_held: bool,
     pub(crate) permit_held: bool,
     pub(crate) day: Option<u64>,
-    pub(crate) slot: u64,
+    /// The count of reservations that it was: refunds go back to here.
+    pub(crate) mark: u64,
 }
 
 impl Tenant {
-    pub(crate) fn new(limits: TenantLimits, day: u64, now: Stamp) -> Self {
+    /// A tenant that has used nothing, where `mark` reservations have been made.
+    pub(crate) fn new(limits: TenantLimits, day: u64, now: Stamp, mark: u64) -> Self {
+        let bucket = |limit| Bucket::new_since(mark, limit, now, TENANT_MINIMA);
         Self {
             limits,
-            requests: limits.requests.map(|limit| Bucket::new(limit, now, TENANT_SLOTS)),
-            tokens: limits.tokens.map(|limit| Bucket::new(limit, now, TENANT_SLOTS)),
+            requests: limits.requests.map(bucket),
+            tokens: limits.tokens.map(bucket),
             permits: 0,
             lost: Vec::new(),
             day: Day { day, ..Day::default() },
@@ -57,8 +60,9 @@ impl Tenant {
     }
 
     /// Brings the row to the present: time, day, and limits when these are newer.
-    pub(crate) fn touch(&mut self, limits: Option<&TenantLimits>, day: u64, now: Stamp, rules: Rules) {
+    pub(crate) fn touch(&mut self, limits: Option<&TenantLimits>, day: u64, now: Stamp, mark: u64, rules: Rules) {
         for bucket in [&mut self.requests, &mut self.tokens].into_iter().flatten() {
+            bucket.mark = mark;
             bucket.advance(now, rules);
         }
         if self.day.day != day {
@@ -69,7 +73,7 @@ impl Tenant {
         for (bucket, limit) in [(&mut self.requests, limits.requests), (&mut self.tokens, limits.tokens)] {
             match (bucket.as_mut(), limit) {
                 (Some(bucket), Some(limit)) => bucket.set_limit(limit),
-                (_, limit) => *bucket = limit.map(|limit| Bucket::new(limit, now, TENANT_SLOTS)),
+                (_, limit) => *bucket = limit.map(|limit| Bucket::new_since(mark, limit, now, TENANT_MINIMA)),
             }
         }
     }
@@ -107,12 +111,11 @@ impl Tenant {
         None
     }
 
-    /// Takes what `refuses` allowed.
-    pub(crate) fn take(&mut self, tokens: u64) -> TenantHold {
-        let mut slot = 0;
+    /// Takes what `refuses` allowed, as reservation number `mark`.
+    pub(crate) fn take(&mut self, tokens: u64, mark: u64) -> TenantHold {
         for (bucket, units) in [(&mut self.requests, 1), (&mut self.tokens, tokens)] {
             let Some(bucket) = bucket else { continue };
-            slot = bucket.at.slot();
+            bucket.mark = mark;
             bucket.lease(units);
             bucket.spend(units);
         }
@@ -129,7 +132,7 @@ impl Tenant {
             tokens_held: self.tokens.is_some(),
             permit_held,
             day,
-            slot,
+            mark,
         }
     }
 
@@ -140,11 +143,11 @@ impl Tenant {
             if used > hold.tokens {
                 bucket.overrun(used - hold.tokens);
             } else {
-                bucket.refund(hold.slot, hold.tokens - used, rules);
+                bucket.refund(hold.mark, hold.tokens - used, rules);
             }
         }
         if let (Some(bucket), true, None) = (&mut self.requests, hold.requests_held, used) {
-            bucket.refund(hold.slot, 1, rules);
+            bucket.refund(hold.mark, 1, rules);
         }
         if hold.permit_held {
             self.permits = self.permits.saturating_sub(1);

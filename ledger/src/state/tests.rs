@@ -1,1 +1,6 @@
-//! Placeholder.
+//! Tests of the state machine: golden scripts, and random histories against naive models.
+
+mod bucket;
+mod golden;
+mod script;
+mod tenants;

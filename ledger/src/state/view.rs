@@ -126,9 +126,9 @@ impl State {
     ) -> Option<(Dimension, Retry)> {
         let mut tenant = match self.tenants.get(&limits.scope) {
             Some(tenant) => tenant.clone(),
-            None => Tenant::new(*limits, self.day, now),
+            None => Tenant::new(*limits, self.day, now, self.reserved),
         };
-        tenant.touch(Some(limits), self.day, now, self.rules);
+        tenant.touch(Some(limits), self.day, now, self.reserved, self.rules);
         tenant.refuses(tokens, claims)
     }
 
@@ -235,12 +235,7 @@ fn pool_view(id: PoolId, pool: &Pool, now: Stamp) -> PoolView {
 }
 
 fn bucket_view(bucket: &Bucket, now: Stamp) -> BucketView {
-    BucketView {
-        limit: bucket.limit,
-        level: bucket.level_at(now),
-        outstanding: bucket.outstanding,
-        debt: bucket.debt,
-    }
+    BucketView { limit: bucket.limit, level: bucket.level_at(now), outstanding: bucket.outstanding, debt: bucket.debt }
 }
 
 impl NodeRow {
