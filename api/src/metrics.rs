@@ -165,26 +165,35 @@ impl Metrics {
         for pool in board.pools() {
             self.fill_capacity(&pool);
         }
-        for (priority, waiting) in board.waiting().into_iter().enumerate() {
-            let depth = i64::try_from(waiting).unwrap_or(i64::MAX);
+        let waiting = board.waiting();
+        for priority in 0..self.waits.len().max(waiting.len()) {
+            let depth = i64::try_from(waiting.get(priority).copied().unwrap_or(0)).unwrap_or(i64::MAX);
             self.queue_depth.with_label_values(&[priority.to_string()]).set(depth);
         }
         self.fill_lookups(lookups);
         let new = board.starvation_prevented().saturating_sub(self.starvation_prevented.get());
         self.starvation_prevented.inc_by(new);
         self.lease_age.set(board.lease_age().unwrap_or_default().as_secs_f64());
-        let mode = match board.health() {
+        self.fill_degraded(board.health(), lookups.stores_down.load(Ordering::Relaxed));
+        let mut out = Vec::with_capacity(16 << 10);
+        TextEncoder::new().encode(&self.registry.gather(), &mut out)?;
+        Ok(out)
+    }
+
+    fn fill_degraded(&self, health: Health, stores_down: bool) {
+        let scheduling = match health {
             Health::Degraded(mode) => Some(mode),
             Health::NotReady(_) => Some("fail_closed"),
             Health::Ready => None,
         };
-        for known in ["fail_closed", "fair_share", "fail_open"] {
-            let label = format!("scheduling_{known}");
-            self.degraded.with_label_values(&[label]).set(i64::from(mode == Some(known)));
+        for mode in ["fail_closed", "fair_share", "fail_open"] {
+            let is_active = i64::from(scheduling == Some(mode));
+            self.degraded.with_label_values(&[format!("scheduling_{mode}")]).set(is_active);
         }
-        let mut out = Vec::with_capacity(16 << 10);
-        TextEncoder::new().encode(&self.registry.gather(), &mut out)?;
-        Ok(out)
+        // Keys fail closed in this version; the other mode shows that it is off.
+        for (mode, is_active) in [("identity_fail_closed", stores_down), ("identity_fail_open", false)] {
+            self.degraded.with_label_values(&[mode]).set(i64::from(is_active));
+        }
     }
 
     fn fill_lookups(&self, counts: &LookupCounts) {
@@ -258,11 +267,33 @@ mod tests {
             r#"tokligence_capacity_usage{dimension="tokens",model="m"} 650"#,
             r#"tokligence_capacity_utilization{dimension="tokens",model="m"} 0.65"#,
             r#"tokligence_capacity_limit{dimension="concurrent",model="m"} 10"#,
+            r#"tokligence_scheduling_queue_depth{priority="0"} 0"#,
             r#"tokligence_scheduling_queue_depth{priority="1"} 3"#,
             r#"tokligence_admissions_total{path="queued"} 1"#,
             r#"tokligence_scheduling_latency_seconds_count{priority="1"} 1"#,
         ] {
             assert!(text.contains(line), "{line}\n{text}");
+        }
+    }
+
+    #[test]
+    fn every_degraded_mode_is_shown_and_only_the_active_one_is_1() {
+        let metrics = Metrics::new(2).unwrap();
+        let lookups = LookupCounts::default();
+        for (stores_down, active) in [(false, 0), (true, 1)] {
+            lookups.stores_down.store(stores_down, Ordering::Relaxed);
+            let text = String::from_utf8(metrics.render(&One, &lookups).unwrap()).unwrap();
+            let mut modes: Vec<_> = text.lines().filter(|line| line.starts_with("tokligence_degradation")).collect();
+            modes.sort_unstable();
+            let expected = [
+                ("identity_fail_closed", active),
+                ("identity_fail_open", 0),
+                ("scheduling_fail_closed", 0),
+                ("scheduling_fail_open", 0),
+                ("scheduling_fair_share", 0),
+            ]
+            .map(|(mode, value)| format!("tokligence_degradation_mode_active{{mode=\"{mode}\"}} {value}"));
+            assert_eq!(modes, expected);
         }
     }
 }

@@ -5,6 +5,7 @@
 mod capacity;
 mod crash;
 mod green;
+mod names;
 mod observe;
 mod priority;
 mod queue;

@@ -19,7 +19,7 @@ pub(crate) use key::parse_id;
 
 use cache::Cache;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use store::Store;
 
 const ASK_AGAIN_MAX: usize = 3;
@@ -57,6 +57,8 @@ pub struct LookupCounts {
     pub sql_miss: AtomicU64,
     /// The database did not answer.
     pub sql_error: AtomicU64,
+    /// No store answered when one was last asked, so that a key that memory does not know cannot be served.
+    pub stores_down: AtomicBool,
 }
 
 /// The stores that are asked for a key that memory does not know.
@@ -197,7 +199,10 @@ impl Identity {
             match layer {
                 Layer::Sql(store) => match store.find(hash).await {
                     // The durable store has the last word.
-                    Ok(found) => return self.verdict(found),
+                    Ok(found) => {
+                        self.inner.counts.stores_down.store(false, Ordering::Relaxed);
+                        return self.verdict(found);
+                    }
                     Err(error) => {
                         count(&self.inner.counts.sql_error);
                         tracing::warn!(%error, "the key store does not answer");
@@ -205,6 +210,7 @@ impl Identity {
                 },
             }
         }
+        self.inner.counts.stores_down.store(true, Ordering::Relaxed);
         Err(LookupError::StoresDown)
     }
 

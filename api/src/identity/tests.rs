@@ -139,6 +139,7 @@ async fn a_closed_store_leaves_known_keys_served_and_others_undecided() {
     identity.database().close().await;
     assert!(identity.lookup(known.expose()).await.is_ok());
     assert_eq!(identity.lookup(cold.expose()).await.unwrap_err(), LookupError::StoresDown);
+    assert!(identity.counts().stores_down.load(std::sync::atomic::Ordering::Relaxed));
 }
 
 #[tokio::test]
