@@ -1,4 +1,4 @@
-//! Reads a client's body: bounded in size and time, without a copy where it came in one piece.
+//! Reads a client's body: bounded in size and time; a large one that came in one piece is not copied.
 
 use crate::app::App;
 use crate::error::Error;
@@ -11,6 +11,9 @@ use http_body_util::BodyExt;
 
 /// Room made at once for a body of a stated length; more only as bytes really come.
 const FIRST_ROOM: usize = 1 << 20;
+
+/// A body up to this size is copied out of its connection's read buffer, which a request that waits would keep.
+const COPIED_MAX: usize = 16 << 10;
 
 /// Reads the body to its end.
 ///
@@ -44,6 +47,9 @@ async fn read(mut body: Body, stated: usize, limit: usize) -> Result<Bytes, Erro
             all.extend_from_slice(&std::mem::take(&mut first));
             all.extend_from_slice(&data);
         }
+    }
+    if all.is_empty() && first.len() <= COPIED_MAX {
+        return Ok(Bytes::copy_from_slice(&first));
     }
     Ok(if all.is_empty() { first } else { all.freeze() })
 }

@@ -4,6 +4,9 @@ use crate::admission::Refusal;
 use ledger::model::Dimension;
 use std::time::Duration;
 
+/// Characters of a client's own text that a message repeats.
+const SHOWN_CHARS_MAX: usize = 200;
+
 /// Why a request gets no answer of an upstream.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
@@ -36,19 +39,19 @@ pub enum Error {
     #[error("incorrect API key provided")]
     BadKey,
     /// The key may not use this model.
-    #[error("this API key may not use the model `{model}`")]
+    #[error("this API key may not use the model `{}`", short(model))]
     ModelNotAllowed {
         /// The model that was asked for.
         model: String,
     },
     /// No pool serves this model.
-    #[error("the model `{model}` does not exist")]
+    #[error("the model `{}` does not exist", short(model))]
     UnknownModel {
         /// The model that was asked for.
         model: String,
     },
     /// No such route.
-    #[error("unknown request URL: {method} {path}")]
+    #[error("unknown request URL: {} {}", short(method), short(path))]
     UnknownRoute {
         /// The request's method.
         method: String,
@@ -56,7 +59,7 @@ pub enum Error {
         path: String,
     },
     /// The route exists, for other methods.
-    #[error("the method {method} is not allowed here")]
+    #[error("the method {} is not allowed here", short(method))]
     MethodNotAllowed {
         /// The request's method.
         method: String,
@@ -126,6 +129,14 @@ impl Error {
 impl From<Refusal> for Error {
     fn from(refusal: Refusal) -> Self {
         Self::Refused(refusal)
+    }
+}
+
+/// What a client sent, as far as a message repeats it.
+fn short(text: &str) -> String {
+    match text.char_indices().nth(SHOWN_CHARS_MAX) {
+        Some((end, _)) => format!("{}...", &text[..end]),
+        None => text.to_owned(),
     }
 }
 

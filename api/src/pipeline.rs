@@ -18,7 +18,7 @@ use crate::settlement::{By, Call, Ending, Passed};
 use crate::tokens::{INLINE_BYTES_MAX, Meter};
 use crate::upstream::Answer;
 use crate::usage::{CallId, Intent};
-use crate::{body, credential, priority};
+use crate::{body, credential, priority, upstream};
 use axum::body::Body;
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response};
@@ -40,6 +40,7 @@ struct Identified {
 /// A request that is understood: for whom, of which pool, how urgent, how large.
 struct Read {
     caller: Arc<Caller>,
+    /// Those that the upstream gets.
     headers: HeaderMap,
     body: Bytes,
     chat: Arc<openai::Read>,
@@ -109,6 +110,7 @@ async fn read(app: &App, Identified { caller, headers, body }: Identified, facts
     };
     facts.pool = Some(found.pool.label.clone());
     let tokens = prompt_tokens.saturating_add(output_max.saturating_mul(chat.request.choices));
+    let headers = upstream::passed_on(&headers);
     Ok(Read { caller, headers, body, chat, found, priority, wait_until, prompt_tokens, output_max, tokens })
 }
 

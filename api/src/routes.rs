@@ -11,6 +11,7 @@ use crate::reply::{self, Arrival, Facts};
 use crate::{health, models, pipeline};
 use axum::Router;
 use axum::body::Body;
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request, State};
 use axum::routing::{get, post};
 use futures_util::FutureExt;
@@ -78,8 +79,10 @@ async fn list_models(State(app): Shared, request: Request) -> Response<Body> {
     reply::finish(&app, &facts, outcome)
 }
 
-async fn one_model(State(app): Shared, Path(id): Path<String>, request: Request) -> Response<Body> {
+async fn one_model(State(app): Shared, id: Result<Path<String>, PathRejection>, request: Request) -> Response<Body> {
     let mut facts = facts(&app, &request, Family::of(request.headers(), request.uri()));
+    // A name that is no UTF-8 is nobody's; shown as far as it can be read.
+    let id = id.map_or_else(|_| request.uri().path().to_owned(), |Path(id)| id);
     let outcome = models::one(&app, request.headers(), &id, &mut facts).await;
     reply::finish(&app, &facts, outcome)
 }

@@ -9,6 +9,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+/// No model has a longer name; what a wildcard lets through is kept in every usage row.
+const NAME_BYTES_MAX: usize = 256;
+
 /// A pool is configured in a way that cannot be served.
 #[derive(Debug, thiserror::Error)]
 #[error("provider.local.\"{pool}\": {problem}")]
@@ -94,6 +97,9 @@ impl Pools {
 
     /// Finds the pool of a model.
     pub(crate) fn find(&self, model: &str) -> Option<Found> {
+        if model.len() > NAME_BYTES_MAX {
+            return None;
+        }
         let alias = self.aliases.get(model);
         let name = alias.map_or(model, AsRef::as_ref);
         if let Some(pool) = self.exact.get(name) {
@@ -221,6 +227,13 @@ mod tests {
             let found = pools.find(asked).unwrap();
             assert_eq!((&*found.pool.label, &*found.model), (label, model), "{asked}");
         }
+    }
+
+    #[test]
+    fn a_name_that_is_too_long_is_no_model() {
+        let pools = pools(&["*"], &[]);
+        assert!(pools.find(&"m".repeat(NAME_BYTES_MAX)).is_some());
+        assert!(pools.find(&"m".repeat(NAME_BYTES_MAX + 1)).is_none());
     }
 
     #[test]

@@ -10,7 +10,7 @@ use axum::body::Body;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::server::graceful::GracefulShutdown;
-use socket::Socket;
+use socket::{Patience, Socket};
 use std::convert::Infallible;
 use std::future::Future;
 use std::net::SocketAddr;
@@ -53,14 +53,17 @@ pub async fn serve(
 ) -> Drained {
     let (slots, builder) = (Arc::new(Semaphore::new(config.max_connections)), builder(config));
     let (graceful, tasks) = (GracefulShutdown::new(), tokio_util::task::TaskTracker::new());
-    let write_max = Duration::from_millis(config.write_timeout_ms);
+    let patience = Patience {
+        first_bytes: Duration::from_millis(config.header_read_timeout_ms),
+        write: Duration::from_millis(config.write_timeout_ms),
+    };
     tokio::pin!(shutdown);
     loop {
         let (stream, slot) = tokio::select! {
             () = &mut shutdown => break,
             next = accept(&listener, &slots) => next,
         };
-        let socket = TokioIo::new(Socket::new(stream, write_max));
+        let socket = TokioIo::new(Socket::new(stream, patience));
         let (app, router) = (app.clone(), router.clone());
         let service = hyper::service::service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
             let (app, router) = (app.clone(), router.clone());

@@ -60,7 +60,7 @@ impl Client {
         self.http.clone()
     }
 
-    /// Sends a chat request, if it passes its gate, and waits for the head of the answer. Dropping the future breaks
+    /// Sends a chat request with the headers of [`passed_on`], if it passes its gate, and waits for the head of the answer. Dropping the future breaks
     /// the call off.
     ///
     /// # Errors
@@ -78,7 +78,10 @@ impl Client {
             return if gate.pass() { Ok(loopback::answer(&body)) } else { Err(Error::UpstreamUnreachable) };
         };
         let mut request = reqwest::Request::new(Method::POST, chat.clone());
-        *request.headers_mut() = passed_on(headers, authorization.as_ref());
+        request.headers_mut().clone_from(headers);
+        if let Some(authorization) = authorization {
+            request.headers_mut().insert(header::AUTHORIZATION, authorization.clone());
+        }
         *request.body_mut() = Some(reqwest::Body::wrap(gated::Gated::new(body, gate)));
         let until = deadline.min(Instant::now() + self.first_byte_max);
         match tokio::time::timeout_at(until, self.http.execute(request)).await {
@@ -100,19 +103,18 @@ fn failure(cause: &reqwest::Error) -> Error {
 }
 
 /// The client's headers that the upstream gets: all but those of the connection, credentials, and our own. No
-/// compression is asked for, since answers are read as they pass.
-fn passed_on(headers: &HeaderMap, authorization: Option<&HeaderValue>) -> HeaderMap {
+/// compression is asked for, since answers are read as they pass. Values are copied, so that a request that waits does
+/// not keep its connection's read buffer.
+pub(crate) fn passed_on(headers: &HeaderMap) -> HeaderMap {
     let named = headers.get_all(header::CONNECTION);
     let named: Vec<&str> = named.iter().filter_map(|value| value.to_str().ok()).flat_map(|v| v.split(',')).collect();
     let is_named = |name: &HeaderName| named.iter().any(|other| other.trim().eq_ignore_ascii_case(name.as_str()));
     let mut passed = HeaderMap::with_capacity(headers.len() + 2);
     for (name, value) in headers {
         if !stays_here(name) && !is_named(name) {
-            passed.append(name.clone(), value.clone());
+            let copy = HeaderValue::from_bytes(value.as_bytes());
+            passed.append(name.clone(), copy.unwrap_or_else(|_| value.clone()));
         }
-    }
-    if let Some(authorization) = authorization {
-        passed.insert(header::AUTHORIZATION, authorization.clone());
     }
     passed
 }
@@ -178,10 +180,9 @@ mod tests {
         ] {
             headers.insert(HeaderName::from_static(name), HeaderValue::from_static(value));
         }
-        let passed = passed_on(&headers, Some(&HeaderValue::from_static("Bearer upstream")));
+        let passed = passed_on(&headers);
         let mut names: Vec<_> = passed.keys().map(HeaderName::as_str).collect();
         names.sort_unstable();
-        assert_eq!(names, ["authorization", "content-type", "openai-beta"]);
-        assert_eq!(passed["authorization"], "Bearer upstream");
+        assert_eq!(names, ["content-type", "openai-beta"]);
     }
 }
