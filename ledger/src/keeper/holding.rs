@@ -3,7 +3,7 @@
 use crate::entry::{Amounts, PoolReport, Refund, Want};
 use crate::model::{BucketLimit, PoolId, PoolLimits};
 use crate::time::RENEW_US;
-use std::collections::BTreeMap;
+use std::collections::VecDeque;
 
 /// For how long a slice should last: a failover and one renewal.
 const SLICE_US: u64 = 1_500_000;
@@ -59,6 +59,20 @@ impl Slice {
     }
 }
 
+/// The reservations of one slot of ledger time: how many run, and what the others did not use.
+#[derive(Clone, Copy, Debug, Default)]
+struct Slot {
+    open: u64,
+    refund: Refund,
+    untold: Untold,
+}
+
+impl Slot {
+    fn is_done(&self) -> bool {
+        self.open == 0 && self.untold.is_told()
+    }
+}
+
 /// One pool on this node.
 #[derive(Debug)]
 pub(super) struct Holding {
@@ -74,8 +88,8 @@ pub(super) struct Holding {
     pub(super) heard: u64,
     pub(super) waiting: u64,
     pub(super) untold: Untold,
-    refunds: BTreeMap<u64, (Refund, Untold)>,
-    open_slots: BTreeMap<u64, u64>,
+    /// In order; a queue keeps its room, so that booking a request allocates nothing.
+    slots: VecDeque<Slot>,
     want: Amounts,
     used: Amounts,
     peak: u64,
@@ -95,8 +109,7 @@ impl Holding {
             heard: 0,
             waiting: 0,
             untold: Untold::default(),
-            refunds: BTreeMap::new(),
-            open_slots: BTreeMap::new(),
+            slots: VecDeque::new(),
             want: Amounts::default(),
             used: Amounts::default(),
             peak: 0,
@@ -138,7 +151,7 @@ impl Holding {
         self.used.tokens += cost.tokens;
         self.used.requests += cost.requests;
         if cost.tokens > 0 || cost.requests > 0 {
-            *self.open_slots.entry(slot).or_default() += 1;
+            self.slot(slot).open += 1;
         }
         self.untold.touch();
     }
@@ -156,22 +169,39 @@ impl Holding {
         if tokens == 0 && requests == 0 {
             return;
         }
-        let (refund, untold) = self.refunds.entry(slot).or_default();
-        refund.slot = slot;
-        refund.tokens += tokens;
-        refund.requests += requests;
-        untold.touch();
+        let entry = self.slot(slot);
+        entry.refund.tokens += tokens;
+        entry.refund.requests += requests;
+        entry.untold.touch();
         self.untold.touch();
     }
 
     /// No more refunds come from one reservation of `slot`.
     pub(super) fn close_slot(&mut self, slot: u64) {
-        if let Some(open) = self.open_slots.get_mut(&slot) {
-            *open -= 1;
-            if *open == 0 {
-                self.open_slots.remove(&slot);
-            }
+        let entry = self.slot(slot);
+        entry.open = entry.open.saturating_sub(1);
+        self.forget_done();
+    }
+
+    /// The slot's entry, made when there is none. Nearly always it is the last.
+    fn slot(&mut self, slot: u64) -> &mut Slot {
+        let at = self.slots.partition_point(|entry| entry.refund.slot < slot);
+        if self.slots.get(at).is_none_or(|entry| entry.refund.slot != slot) {
+            let refund = Refund { slot, ..Refund::default() };
+            self.slots.insert(at, Slot { refund, ..Slot::default() });
         }
+        &mut self.slots[at]
+    }
+
+    /// Drops the oldest slots in which nothing runs and of which nothing is left to tell. The newest stays: its sums go on.
+    fn forget_done(&mut self) {
+        while self.slots.len() > 1 && self.slots.front().is_some_and(Slot::is_done) {
+            self.slots.pop_front();
+        }
+    }
+
+    fn oldest_open(&self) -> Option<u64> {
+        self.slots.iter().find(|entry| entry.open > 0).map(|entry| entry.refund.slot)
     }
 
     /// Frees a permit: to the slice while nobody waits, else back to the ledger at once.
@@ -268,7 +298,7 @@ impl Holding {
             || self.permits_free() > 0
             || self.in_use > 0
             || self.waiting > 0
-            || !self.open_slots.is_empty()
+            || !self.slots.iter().all(Slot::is_done)
             || !self.untold.is_told()
     }
 
@@ -276,7 +306,8 @@ impl Holding {
         if !self.untold.tell(number) {
             return None;
         }
-        let told = self.refunds.values_mut().filter_map(|(refund, untold)| untold.tell(number).then_some(*refund));
+        let oldest = self.oldest_open().unwrap_or(now_slot).min(now_slot);
+        let told = self.slots.iter_mut().filter_map(|slot| slot.untold.tell(number).then_some(slot.refund));
         Some(PoolReport {
             pool,
             tokens_spent: self.tokens.spent,
@@ -287,15 +318,14 @@ impl Holding {
             permits_base: self.permits_base,
             permits_returned: self.permits.returned,
             refunds: told.collect(),
-            oldest_slot: self.open_slots.keys().next().copied().unwrap_or(now_slot).min(now_slot),
+            oldest_slot: oldest,
         })
     }
 
     pub(super) fn acknowledge(&mut self, number: u64) {
         self.untold.acknowledge(number);
-        self.refunds.values_mut().for_each(|(_, untold)| untold.acknowledge(number));
-        let oldest = self.open_slots.keys().next().copied().unwrap_or(u64::MAX);
-        self.refunds.retain(|&slot, (_, untold)| slot >= oldest || !untold.is_told());
+        self.slots.iter_mut().for_each(|slot| slot.untold.acknowledge(number));
+        self.forget_done();
     }
 
     /// A new epoch: the old counters are void, only what is in flight stands.
@@ -305,8 +335,7 @@ impl Holding {
         self.permits = Slice { granted: self.in_use, ..Slice::default() };
         self.permits_base = self.in_use;
         self.overrun = 0;
-        self.refunds.clear();
-        self.open_slots.clear();
+        self.slots.clear();
         self.heard = 0;
         self.untold.touch();
     }
