@@ -5,6 +5,7 @@
 mod capacity;
 mod crash;
 mod green;
+mod input;
 mod names;
 mod observe;
 mod priority;

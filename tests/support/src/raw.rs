@@ -3,6 +3,7 @@
 
 use bytes::{Buf, BytesMut};
 use std::io;
+use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
@@ -70,6 +71,20 @@ impl RawConn {
         }
     }
 
+    /// Sends `piece` again and again with pauses between, until a reply comes or the peer is gone.
+    pub async fn drip(&mut self, piece: &[u8], every: Duration) -> Option<RawReply> {
+        loop {
+            match tokio::time::timeout(every, self.head()).await {
+                Ok(head) => {
+                    let (head, length) = head?;
+                    let body = self.body(length).await?;
+                    return Some(RawReply { body, ..head });
+                }
+                Err(_) => self.writer.write_all(piece).await.ok()?,
+            }
+        }
+    }
+
     /// Says that nothing more is sent, and goes on reading.
     ///
     /// # Errors
@@ -96,6 +111,11 @@ impl RawConn {
                 return Some(RawReply { body, ..head });
             }
         }
+    }
+
+    /// Waits until so many bytes have come, or the peer closed.
+    pub async fn bytes(&mut self, count: usize) {
+        while self.ahead.len() < count && self.more().await.is_some() {}
     }
 
     /// Waits until the peer closes; gives the bytes that it still sent.

@@ -287,7 +287,14 @@ async fn answer(conn: &mut Conn, shared: &Shared, request: &Request) -> Result<A
 }
 
 async fn answer_chat(conn: &mut Conn, shared: &Shared, request: &Request) -> Result<After, Gone> {
-    let parsed: Result<chat::Ask<'_>, _> = serde_json::from_slice(&request.body);
+    let once;
+    let mut parsed: Result<chat::Ask<'_>, _> = serde_json::from_slice(&request.body);
+    if parsed.is_err() {
+        once = chat::without_repeats(&request.body);
+        if let Some(once) = &once {
+            parsed = serde_json::from_slice(once);
+        }
+    }
     let mut call = Call { arrived_us: request.arrived_us, ..Call::default() };
     if let Ok(ask) = &parsed {
         call.model = ask.model.to_string();
