@@ -16,3 +16,4 @@ mod start;
 mod stop;
 mod tenants;
 mod tidy;
+mod trace;
