@@ -151,7 +151,7 @@ pub struct PoolReport {
     pub tokens_spent: u64,
     /// Tokens given back unspent.
     pub tokens_returned: u64,
-    /// Tokens used beyond reservations.
+    /// Tokens used beyond reservations, since the process began.
     pub tokens_overrun: u64,
     /// Requests spent.
     pub requests_spent: u64,

@@ -180,7 +180,6 @@ impl Holding {
     pub(super) fn close_slot(&mut self, slot: u64) {
         let entry = self.slot(slot);
         entry.open = entry.open.saturating_sub(1);
-        self.forget_done();
     }
 
     /// The slot's entry, made when there is none. Nearly always it is the last.
@@ -193,15 +192,10 @@ impl Holding {
         &mut self.slots[at]
     }
 
-    /// Drops the oldest slots in which nothing runs and of which nothing is left to tell. The newest stays: its sums go on.
-    fn forget_done(&mut self) {
-        while self.slots.len() > 1 && self.slots.front().is_some_and(Slot::is_done) {
-            self.slots.pop_front();
-        }
-    }
-
-    fn oldest_open(&self) -> Option<u64> {
-        self.slots.iter().find(|entry| entry.open > 0).map(|entry| entry.refund.slot)
+    /// The oldest slot that may yet be refunded to, when requests yet to be admitted begin with `next_slot`.
+    fn oldest_slot(&self, next_slot: u64) -> u64 {
+        let open = self.slots.iter().find(|entry| entry.open > 0);
+        open.map_or(next_slot, |entry| entry.refund.slot.min(next_slot))
     }
 
     /// Frees a permit: to the slice while nobody waits, else back to the ledger at once.
@@ -302,11 +296,12 @@ impl Holding {
             || !self.untold.is_told()
     }
 
-    pub(super) fn report(&mut self, pool: PoolId, number: u64, now_slot: u64) -> Option<PoolReport> {
+    /// What is to be told, if anything; requests yet to be admitted begin with `next_slot`.
+    pub(super) fn report(&mut self, pool: PoolId, number: u64, next_slot: u64) -> Option<PoolReport> {
         if !self.untold.tell(number) {
             return None;
         }
-        let oldest = self.oldest_open().unwrap_or(now_slot).min(now_slot);
+        let oldest_slot = self.oldest_slot(next_slot);
         let told = self.slots.iter_mut().filter_map(|slot| slot.untold.tell(number).then_some(slot.refund));
         Some(PoolReport {
             pool,
@@ -318,23 +313,26 @@ impl Holding {
             permits_base: self.permits_base,
             permits_returned: self.permits.returned,
             refunds: told.collect(),
-            oldest_slot: oldest,
+            oldest_slot,
         })
     }
 
-    pub(super) fn acknowledge(&mut self, number: u64) {
+    /// The leader has heard a message. Slots are forgotten once nothing is left to tell of them and nothing more can
+    /// come: what may yet go on keeps its sums, since the ledger knows it by its sums.
+    pub(super) fn acknowledge(&mut self, number: u64, next_slot: u64) {
         self.untold.acknowledge(number);
         self.slots.iter_mut().for_each(|slot| slot.untold.acknowledge(number));
-        self.forget_done();
+        while self.slots.front().is_some_and(|slot| slot.refund.slot < next_slot && slot.is_done()) {
+            self.slots.pop_front();
+        }
     }
 
-    /// A new epoch: the old counters are void, only what is in flight stands.
+    /// A new epoch: the old counters are void, only what is in flight and what was overrun stands.
     pub(super) fn begin_epoch(&mut self) {
         self.tokens = Slice::default();
         self.requests = Slice::default();
         self.permits = Slice { granted: self.in_use, ..Slice::default() };
         self.permits_base = self.in_use;
-        self.overrun = 0;
         self.slots.clear();
         self.heard = 0;
         self.untold.touch();

@@ -3,8 +3,9 @@
 
 use super::{Keeper, WaitId, Waiting, Word};
 use crate::entry::{Answer, Contact, PoolReply, Reply, Report};
-use crate::model::Epoch;
-use crate::time::{Boot, LEASE_US, RENEW_US, lease_end};
+use crate::model::{Epoch, PoolId};
+use crate::time::{Boot, LEASE_US, RENEW_US, Stamp, lease_end};
+use std::collections::BTreeMap;
 
 /// How long the keeper waits for a reply before it speaks again.
 const REPLY_WITHIN_US: u64 = 2 * RENEW_US;
@@ -112,7 +113,9 @@ impl Keeper {
             untold.acknowledge(number);
         }
         self.ends.retain(|(_, untold)| !untold.is_told());
-        self.pools.values_mut().for_each(|holding| holding.acknowledge(number));
+        for (&pool, holding) in &mut self.pools {
+            holding.acknowledge(number, next_slot(self.stamp, &self.waiting, pool));
+        }
     }
 
     fn hear_pool(&mut self, index: u64, reply: &PoolReply) {
@@ -202,12 +205,21 @@ impl Keeper {
     }
 
     fn report(&mut self) -> Report {
-        let (number, now_slot) = (self.number, self.stamp.slot());
+        let number = self.number;
         let low = self.low();
         let absorbed = self.absorbed.iter_mut().filter_map(|(seq, untold)| untold.tell(number).then_some(*seq));
         let absorbed = absorbed.collect();
         let ends = self.ends.iter_mut().filter_map(|(end, untold)| untold.tell(number).then_some(*end)).collect();
-        let pools = self.pools.iter_mut().filter_map(|(&pool, holding)| holding.report(pool, number, now_slot));
+        let pools = self
+            .pools
+            .iter_mut()
+            .filter_map(|(&pool, holding)| holding.report(pool, number, next_slot(self.stamp, &self.waiting, pool)));
         Report { pools: pools.collect(), absorbed, ends, low }
     }
+}
+
+/// The oldest slot that a request yet to be admitted refunds to: of those that wait, the first came first.
+fn next_slot(now: Stamp, waiting: &BTreeMap<WaitId, Waiting>, pool: PoolId) -> u64 {
+    let first = waiting.values().find(|waiting| waiting.request.pool == pool);
+    first.map_or(now, |first| first.stamp).slot()
 }

@@ -295,9 +295,14 @@ impl Rig {
 
     /// As `spend`, but nothing is sent yet.
     pub(crate) fn admit_all(&mut self, node: usize, requests: usize, tokens: u64) -> Vec<Ticket> {
+        self.admit_copies(node, requests, &request(tokens))
+    }
+
+    /// As `admit_all`, of any kind.
+    pub(crate) fn admit_copies(&mut self, node: usize, requests: usize, request: &Request) -> Vec<Ticket> {
         let mut tickets = Vec::new();
         for _ in 0..requests {
-            if let Decision::Go(ticket) = self.admit(node, &request(tokens)) {
+            if let Decision::Go(ticket) = self.admit(node, request) {
                 tickets.push(ticket);
             }
         }

@@ -227,6 +227,8 @@ impl Pool {
             epoch: next,
             permits: Balance { granted: lease.permits.out(), ..Balance::default() },
             permits_unsettled: true,
+            // Overruns are counted over epochs: what was not told in time is told later.
+            overrun: lease.overrun,
             ..PoolLease::default()
         };
         self.burn(out, rules);
