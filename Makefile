@@ -4,7 +4,7 @@ CARGO ?= cargo
 SEEDS ?= 200
 
 .DEFAULT_GOAL := help
-.PHONY: help dev build test services fmt fmt-check clippy deny sim bench ci clean
+.PHONY: help dev build test sdk services fmt fmt-check clippy deny sim bench ci clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -17,6 +17,9 @@ build: ## build every binary, optimised
 
 test: services ## install what tests need when it is missing, then run every test
 	$(CARGO) test --workspace
+
+sdk: ## the official OpenAI Python SDK against the gateway (skipped when pip cannot reach its registry)
+	@CARGO="$(CARGO)" sh tests/sdk/run.sh
 
 services: ## see to the servers that tests run against (apt when root, else it says what to install)
 	@sh tests/install-services.sh
