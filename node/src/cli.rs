@@ -31,6 +31,9 @@ pub struct Command {
 const EXIT_CODES: &str = "Exit codes: 0 done, 1 refused, 2 usage, 3 unhealthy, 4 unreachable, 5 no quorum, 6 conflict, \
                           7 not allowed, 8 outcome unknown";
 
+/// The heading of these in every command's help.
+const EVERYWHERE: &str = "Options of every command";
+
 /// What every command takes.
 #[derive(Debug, Args)]
 struct Global {
@@ -40,20 +43,21 @@ struct Global {
         global = true,
         env = "TOKLIGENCE_ENDPOINT",
         default_value = "http://127.0.0.1:8081",
-        value_name = "URL"
+        value_name = "URL",
+        help_heading = EVERYWHERE
     )]
     endpoint: String,
     /// The admin key; on loopback ./data/dev/admin-key when not given.
-    #[arg(long, global = true, env = "TOKLIGENCE_ADMIN_KEY", hide_env_values = true, value_name = "KEY")]
+    #[arg(long, global = true, env = "TOKLIGENCE_ADMIN_KEY", hide_env_values = true, value_name = "KEY", help_heading = EVERYWHERE)]
     admin_key: Option<String>,
     /// A table for people, or JSON.
-    #[arg(long, global = true, value_enum, default_value_t = Format::Table)]
+    #[arg(long, global = true, value_enum, default_value_t = Format::Table, help_heading = EVERYWHERE)]
     output: Format,
     /// How long to wait for an answer, as in 500ms, 10s, 2m.
-    #[arg(long, global = true, default_value = "10s", value_parser = humantime::parse_duration)]
+    #[arg(long, global = true, default_value = "10s", value_parser = humantime::parse_duration, help_heading = EVERYWHERE)]
     timeout: Duration,
     /// Do not ask before something is destroyed.
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = EVERYWHERE)]
     yes: bool,
 }
 
@@ -117,6 +121,10 @@ impl Context {
         let asked = write!(stderr(), "{what}. Type {name} to go on: ").and_then(|()| stderr().flush());
         let mut typed = String::new();
         asked.and_then(|()| stdin().lock().read_line(&mut typed)).map_err(Failure::io)?;
+        if !typed.ends_with('\n') {
+            // Nobody typed: what follows begins on a line of its own. When it cannot be told, nobody reads.
+            let _ = writeln!(stderr());
+        }
         if typed.trim() == name {
             return Ok(());
         }

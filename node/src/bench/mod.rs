@@ -18,7 +18,7 @@ pub(crate) use args::BenchArgs;
 use anyhow::{Context, bail};
 use call::{Caller, Outcome, Sample};
 use drive::Drive;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 use plan::Plan;
 use report::Summary;
 use std::io::Write;
@@ -74,12 +74,17 @@ fn progress(args: &BenchArgs, plan: &Plan) -> ProgressBar {
     };
     bar.set_draw_target(ProgressDrawTarget::stderr());
     let template = if plan.total().is_some() {
-        "{bar:30} {pos}/{len}  {per_sec}  {elapsed} (eta {eta})  {msg}"
+        "{bar:30} {pos}/{len}  {rate}  {elapsed} (eta {eta})  {msg}"
     } else {
-        "{spinner} {pos}  {per_sec}  {elapsed}  {msg}"
+        "{spinner} {pos}  {rate}  {elapsed}  {msg}"
     };
     // A template that indicatif cannot read only costs its looks.
-    bar.with_style(ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()))
+    let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+    let style = style.with_key("rate", |state: &ProgressState, out: &mut dyn std::fmt::Write| {
+        // There is nobody to tell when a line cannot be drawn.
+        let _ = write!(out, "{:.0}/s", state.per_sec());
+    });
+    bar.with_style(style)
 }
 
 /// One line per request, in order of their ends.
@@ -107,5 +112,5 @@ fn unreachable_endpoint(endpoint: &str, samples: &[Sample]) -> anyhow::Result<()
 
 /// Milliseconds with their fraction.
 fn millis(duration: Duration) -> f64 {
-    duration.as_secs_f64() * 1_000.0
+    (duration.as_secs_f64() * 1_000_000.0).round() / 1_000.0
 }

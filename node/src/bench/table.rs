@@ -2,7 +2,7 @@
 
 use super::report::{Spread, Summary};
 use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
-use comfy_table::{CellAlignment, Table};
+use comfy_table::{CellAlignment, Table, TableComponent};
 
 /// Draws the summary.
 pub(crate) fn render(summary: &Summary) -> String {
@@ -19,7 +19,12 @@ fn counts(summary: &Summary) -> Table {
         table.add_row([name.to_owned(), count.to_string(), note.to_owned()]);
     };
     let stopped = if summary.stopped_early { " (stopped early)" } else { "" };
-    row("ended", summary.requests, &format!("in {:.3} s, {} loop{stopped}", summary.seconds, summary.mode));
+    let mode = match (summary.mode, summary.concurrency) {
+        ("closed", Some(concurrency)) => format!("{concurrency} at a time"),
+        ("trace", _) => "started as the trace says".to_owned(),
+        _ => "started at a steady rate".to_owned(),
+    };
+    row("ended", summary.requests, &format!("in {:.3} s, {mode}{stopped}", summary.seconds));
     row("ok", summary.ok, &format!("{:.1}/s", summary.ok_per_sec));
     for refused in &summary.refused {
         row(&format!("refused {}", refused.status), refused.count, &refused.code);
@@ -76,13 +81,20 @@ fn quantiles(spread: &Spread) -> [String; 4] {
     [ms(spread.p50_ms), ms(spread.p90_ms), ms(spread.p99_ms), ms(spread.max_ms)]
 }
 
+/// As exact as it was measured: to a thousandth.
 fn ms(value: f64) -> String {
-    format!("{value:.3}")
+    match value {
+        1_000.0.. => format!("{value:.0}"),
+        10.0.. => format!("{value:.1}"),
+        _ => format!("{value:.3}"),
+    }
 }
 
 fn table(names: &[&str]) -> Table {
     let mut table = Table::new();
     table.load_preset(UTF8_HORIZONTAL_ONLY).set_header(names);
+    // Lines around the head and the whole are enough.
+    table.remove_style(TableComponent::HorizontalLines).remove_style(TableComponent::MiddleIntersections);
     for column in table.column_iter_mut().skip(1) {
         column.set_cell_alignment(CellAlignment::Right);
     }

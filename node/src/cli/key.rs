@@ -50,31 +50,31 @@ pub(super) struct NewKey {
     #[serde(skip_serializing_if = "Option::is_none")]
     priority_ceiling: Option<u8>,
     /// Requests each second.
-    #[arg(long, value_name = "N", conflicts_with = "rpm")]
+    #[arg(long, value_name = "N", conflicts_with = "rpm", value_parser = limit)]
     #[serde(skip_serializing_if = "Option::is_none")]
     rps: Option<u64>,
     /// Requests each minute.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = limit)]
     #[serde(skip_serializing_if = "Option::is_none")]
     rpm: Option<u64>,
     /// Tokens each minute.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = limit)]
     #[serde(skip_serializing_if = "Option::is_none")]
     tpm: Option<u64>,
     /// Requests in flight.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = limit)]
     #[serde(skip_serializing_if = "Option::is_none")]
     concurrency: Option<u64>,
     /// Tokens each day.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = limit)]
     #[serde(skip_serializing_if = "Option::is_none")]
     tokens_per_day: Option<u64>,
     /// Requests that may come at once.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = limit)]
     #[serde(skip_serializing_if = "Option::is_none")]
     burst_requests: Option<u64>,
     /// Tokens that may come at once.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = limit)]
     #[serde(skip_serializing_if = "Option::is_none")]
     burst_tokens: Option<u64>,
     /// The models that it may use: names, or patterns with one `*`.
@@ -95,6 +95,15 @@ pub(super) enum Tier {
     Partner,
     Standard,
     External,
+}
+
+/// A limit. One of 0 would read like "nothing at all" and mean "no limit".
+fn limit(text: &str) -> Result<u64, String> {
+    match text.parse() {
+        Ok(0) => Err("must be above 0; without a limit, leave the option out".to_owned()),
+        Ok(limit) => Ok(limit),
+        Err(_) => Err("must be a whole number above 0".to_owned()),
+    }
 }
 
 #[expect(clippy::ref_option, reason = "serde gives a reference to the field")]
@@ -156,9 +165,24 @@ fn described(key: &Value) -> String {
 }
 
 fn listed(keys: &[Value]) -> String {
-    let columns = ["id", "prefix", "name", "tier", "priority", "models", "expires_at", "revoked_at"];
+    let columns = ["id", "prefix", "name", "tier", "priority", "limits", "models", "expires_at", "revoked_at"];
     let head = columns.map(|name| name.trim_end_matches("_at").to_uppercase());
-    table(&head.each_ref().map(String::as_str), keys.iter().map(|key| columns.map(|name| cell(&key[name]))))
+    let rows = keys.iter().map(|key| columns.map(|name| if name == "limits" { limits(key) } else { cell(&key[name]) }));
+    table(&head.each_ref().map(String::as_str), rows)
+}
+
+/// A key's limits in one cell; bursts stand in `key show`.
+fn limits(key: &Value) -> String {
+    let units = [
+        ("rps", "req/s"),
+        ("rpm", "req/min"),
+        ("tpm", "tokens/min"),
+        ("concurrency", "at once"),
+        ("tokens_per_day", "tokens/day"),
+    ];
+    let set = units.iter().filter_map(|(name, unit)| Some((key[name].as_u64().filter(|&limit| limit > 0)?, unit)));
+    let set: Vec<String> = set.map(|(limit, unit)| format!("{limit} {unit}")).collect();
+    if set.is_empty() { "-".to_owned() } else { set.join(", ") }
 }
 
 #[cfg(test)]
@@ -167,7 +191,7 @@ mod tests {
     use clap::Parser;
     use serde_json::json;
 
-    #[derive(Parser)]
+    #[derive(Debug, Parser)]
     struct Line {
         #[command(subcommand)]
         run: KeyCommand,
@@ -180,6 +204,19 @@ mod tests {
         let expected =
             json!({ "name": "app", "tier": "partner", "rps": 10, "models": ["gpt-*", "a"], "expires_in_s": 2_592_000 });
         assert_eq!(serde_json::to_value(new).unwrap(), expected);
+    }
+
+    #[test]
+    fn a_limit_of_nothing_is_refused() {
+        let error = Line::try_parse_from("key create --name app --rps 0".split(' ')).unwrap_err().to_string();
+        assert!(error.contains("must be above 0; without a limit, leave the option out"), "{error}");
+    }
+
+    #[test]
+    fn a_list_shows_each_keys_limits() {
+        let key = json!({ "name": "app", "rps": 3, "rpm": 0, "tokens_per_day": 1000 });
+        assert_eq!(limits(&key), "3 req/s, 1000 tokens/day");
+        assert_eq!(limits(&json!({ "rps": 0 })), "-");
     }
 
     #[test]
