@@ -11,6 +11,7 @@ mod observe;
 mod priority;
 mod queue;
 mod rig;
+mod secrets;
 mod settle;
 mod start;
 mod stop;
