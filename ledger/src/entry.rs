@@ -334,7 +334,7 @@ pub struct PoolReply {
 /// What waits at a pool, for the estimate of Retry-After.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct Backlog {
-    /// Tokens that wait, by effective priority.
+    /// Tokens that wait, by effective priority; debt counts as the most urgent.
     pub tokens: Vec<u64>,
     /// Requests that wait, by effective priority.
     pub requests: Vec<u64>,

@@ -153,7 +153,9 @@ impl Policy {
         });
         let queue = self.queues.get(&id).filter(|queue| !queue.is_empty());
         let level = |bucket: &Option<crate::state::Bucket>| bucket.as_ref().map_or(0, |bucket| bucket.level);
-        let (requests, tokens) = queue.map(|queue| queue.waiting()).unwrap_or_default();
+        let (mut requests, mut tokens) = queue.map(|queue| queue.waiting()).unwrap_or_default();
+        owe_first(&mut tokens, pool.tokens.as_ref());
+        owe_first(&mut requests, pool.requests.as_ref());
         let backlog =
             Backlog { tokens, requests, level_tokens: level(&pool.tokens), level_requests: level(&pool.requests) };
         Some(PoolReply { pool: id, granted, contended: queue.is_some(), backlog })
@@ -168,6 +170,15 @@ fn granted_unheard(state: &State, node: NodeId) -> impl Iterator<Item = (u64, An
         let hold = reservation.hold();
         (seq, Answer::Granted { epoch, hold, position: None, aged: false })
     })
+}
+
+/// Debt is paid before anybody is served, so it stands with the most urgent.
+fn owe_first(waiting: &mut Vec<u64>, bucket: Option<&crate::state::Bucket>) {
+    let debt = bucket.map_or(0, |bucket| bucket.debt);
+    if debt > 0 {
+        waiting.resize(waiting.len().max(1), 0);
+        waiting[0] = waiting[0].saturating_add(debt);
+    }
 }
 
 fn retry_us(state: &State, retry: Retry) -> u64 {

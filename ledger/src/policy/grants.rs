@@ -2,8 +2,8 @@
 
 use super::{Plan, Policy};
 use crate::entry::{Amounts, Contact, Op, Want, Who};
-use crate::model::PoolId;
-use crate::state::State;
+use crate::model::{NodeId, PoolId};
+use crate::state::{Balance, State};
 use crate::time::Stamp;
 use std::collections::BTreeMap;
 
@@ -19,6 +19,8 @@ struct Ahead {
     burst: Amounts,
     limited: Amounts,
     usable: bool,
+    /// Tokens, requests and permits of each node, as its messages so far leave them.
+    known: BTreeMap<NodeId, [Balance; 3]>,
 }
 
 impl Forecast {
@@ -37,6 +39,7 @@ impl Forecast {
                 burst: Amounts { tokens: tokens.2, requests: requests.2, permits: pool.limits.concurrent.unwrap_or(0) },
                 limited: pool.cost(1),
                 usable: pool.frozen.is_none(),
+                known: BTreeMap::new(),
             };
             (id, ahead)
         });
@@ -56,19 +59,17 @@ impl Forecast {
             if lease.incarnation != contact.who.incarnation || lease.permits_unsettled {
                 continue;
             }
-            let back = |before: u64, now: u64, out: u64| now.saturating_sub(before).min(out);
-            let tokens = back(lease.tokens.returned, report.tokens_returned, lease.tokens.out());
-            let requests = back(lease.requests.returned, report.requests_returned, lease.requests.out());
-            let spent = (
-                back(lease.tokens.spent, report.tokens_spent, lease.tokens.out() - tokens),
-                back(lease.requests.spent, report.requests_spent, lease.requests.out() - requests),
-            );
-            let permits = back(lease.permits.returned, report.permits_returned, lease.permits.out());
-            ahead.level.tokens = ahead.level.tokens.saturating_add(tokens);
-            ahead.level.requests = ahead.level.requests.saturating_add(requests);
-            ahead.level.permits = ahead.level.permits.saturating_add(permits);
-            ahead.out.tokens = ahead.out.tokens.saturating_sub(tokens + spent.0);
-            ahead.out.requests = ahead.out.requests.saturating_sub(requests + spent.1);
+            // A message may be there twice, and an older one behind a newer one: each unit comes back once.
+            let known = ahead.known.entry(contact.who.node);
+            let [tokens, requests, permits] = known.or_insert([lease.tokens, lease.requests, lease.permits]);
+            let tokens = tokens.raise(report.tokens_spent, report.tokens_returned);
+            let requests = requests.raise(report.requests_spent, report.requests_returned);
+            let permits = permits.raise(0, report.permits_returned.saturating_sub(permits.spent));
+            ahead.level.tokens = ahead.level.tokens.saturating_add(tokens.1);
+            ahead.level.requests = ahead.level.requests.saturating_add(requests.1);
+            ahead.level.permits = ahead.level.permits.saturating_add(permits.1);
+            ahead.out.tokens = ahead.out.tokens.saturating_sub(tokens.0 + tokens.1);
+            ahead.out.requests = ahead.out.requests.saturating_sub(requests.0 + requests.1);
         }
     }
 

@@ -80,6 +80,8 @@ pub struct Policy {
 struct Peer {
     who: Who,
     heard: Boot,
+    /// Its newest message. An older one that comes behind asks for nothing that this one did not, or that was answered.
+    number: u64,
     /// Pools that it was last told are contended.
     contended: BTreeSet<PoolId>,
 }
@@ -194,17 +196,27 @@ impl Policy {
 
     fn hear(&mut self, now: Boot, state: &State, contact: Contact, plan: &mut Plan) {
         let who = contact.who;
-        let peer = self.peers.entry(who.node).or_insert_with(|| Peer { who, heard: now, contended: BTreeSet::new() });
+        let peer = self.peers.entry(who.node).or_insert_with(|| Peer {
+            who,
+            heard: now,
+            number: 0,
+            contended: BTreeSet::new(),
+        });
         if peer.who.incarnation != who.incarnation {
             let newer = who.incarnation > peer.who.incarnation;
             if newer {
-                *peer = Peer { who, heard: now, contended: BTreeSet::new() };
+                *peer = Peer { who, heard: now, number: 0, contended: BTreeSet::new() };
                 self.drop_node(who.node);
             }
         }
+        let mut is_new = false;
         if let Some(peer) = self.peers.get_mut(&who.node) {
             peer.who = peer.who.max(who);
             peer.heard = now;
+            is_new = peer.who == who && contact.number > peer.number;
+            if is_new {
+                peer.number = contact.number;
+            }
         }
         for end in &contact.report.ends {
             self.leave(who.node, end.seq);
@@ -215,7 +227,7 @@ impl Policy {
         for want in &contact.wants {
             plan.touched.insert((who.node, want.pool));
         }
-        if self.peers.get(&who.node).is_some_and(|peer| peer.who == who) {
+        if is_new {
             for ask in contact.asks {
                 self.enqueue(now, state, who.node, ask, plan);
             }

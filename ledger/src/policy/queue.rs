@@ -114,8 +114,11 @@ impl Queue {
             line.finish = began.saturating_add(weight);
             class.now = began;
         }
-        self.now = start;
-        class.finish = start.saturating_add(weight / config.share(index));
+        // What is served first in any case takes no share from the others, and moves nothing among them.
+        if config.discipline != Discipline::Hybrid || index > 0 {
+            self.now = start;
+            class.finish = start.saturating_add(weight / config.share(index));
+        }
         self.remove(waiter.node, waiter.ask.seq)
     }
 
@@ -148,22 +151,21 @@ impl Queue {
             return;
         }
         self.aged = now;
-        for class in 2..self.classes.len() {
-            let tenants: Vec<_> = self.classes[class].tenants.keys().copied().collect();
-            for tenant in tenants {
-                while let Some((seq, node, aged)) = self.overdue(class, tenant, now, config) {
-                    if let Some(waiter) = self.remove(node, seq) {
-                        self.push(Waiter { class: aged, ..waiter });
-                    }
+        // Not only the first of a line: behind it may stand one that came later and is due sooner, being more urgent.
+        let mut overdue = Vec::new();
+        for (class, waiting) in self.classes.iter().enumerate().skip(2) {
+            for waiter in waiting.tenants.values().flat_map(|line| line.waiters.values()) {
+                let aged = config.aged(waiter.ask.priority.0, now.0.saturating_sub(waiter.since.0));
+                if aged < class {
+                    overdue.push((waiter.node, waiter.ask.seq, aged));
                 }
             }
         }
-    }
-
-    fn overdue(&self, class: usize, tenant: Option<Scope>, now: Boot, config: &Config) -> Option<(u64, NodeId, usize)> {
-        let (_, waiter) = self.classes[class].tenants.get(&tenant)?.waiters.first_key_value()?;
-        let aged = config.aged(waiter.ask.priority.0, now.0.saturating_sub(waiter.since.0));
-        (aged < class).then_some((waiter.ask.seq, waiter.node, aged))
+        for (node, seq, class) in overdue {
+            if let Some(waiter) = self.remove(node, seq) {
+                self.push(Waiter { class, ..waiter });
+            }
+        }
     }
 
     fn next_class(&self, config: &Config) -> Option<usize> {

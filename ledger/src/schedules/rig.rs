@@ -76,7 +76,6 @@ pub(crate) struct Rig {
     nodes: Vec<Node>,
     term: u64,
     leader: usize,
-    day: u64,
     /// Charges at the upstream: when, and how many tokens.
     arrivals: Vec<(u64, u64)>,
 }
@@ -111,7 +110,6 @@ impl Rig {
             nodes: nodes.collect(),
             term: 0,
             leader: 0,
-            day: 1,
             arrivals: Vec::new(),
         };
         rig.lead(0);
@@ -128,11 +126,6 @@ impl Rig {
     /// Lets time pass in which nobody does or says anything.
     pub(crate) fn pass(&mut self, us: u64) {
         self.now_us += us;
-    }
-
-    /// The day that the clocks show.
-    pub(crate) fn set_day(&mut self, day: u64) {
-        self.day = day;
     }
 
     pub(crate) fn set_pool(&mut self, limits: PoolLimits) {
@@ -191,7 +184,7 @@ impl Rig {
     pub(crate) fn hear(&mut self, contacts: Vec<Contact>) -> Vec<Reply> {
         let leader = &self.nodes[self.leader];
         let (now, stamp) = (leader.boot(self.now_us), leader.clock.stamp(leader.boot(self.now_us)));
-        let plan = self.policy.plan(now, stamp, self.day, &self.state, contacts);
+        let plan = self.policy.plan(now, stamp, 1, &self.state, contacts);
         if plan.ops.is_empty() {
             return Vec::new();
         }
@@ -370,17 +363,6 @@ impl Rig {
         let mut state = State::new(self.rules);
         self.log.iter().for_each(|(at, entry)| _ = state.apply(*at, entry));
         state.digest()
-    }
-
-    /// What a replay counts of operations, by what they are.
-    pub(crate) fn count_ops(&self, is: impl Fn(&Op) -> bool) -> usize {
-        self.log.iter().flat_map(|(_, entry)| &entry.ops).filter(|op| is(op)).count()
-    }
-
-    /// The waits that were granted, in order, with the node of each.
-    pub(crate) fn served(&self) -> Vec<(usize, WaitId)> {
-        let granted = self.words.iter().filter(|(.., word)| matches!(word, Word::Granted { .. }));
-        granted.map(|&(node, wait, _)| (node, wait)).collect()
     }
 
     /// The waits that were refused, with the words.

@@ -19,6 +19,7 @@ mod tests;
 pub use bucket::Bucket;
 pub use digest::Digest;
 pub use node::NodeRow;
+pub(crate) use pool::Balance;
 pub use pool::Pool;
 pub use tenant::{Claims, Tenant};
 pub use view::{BucketView, PoolView, TenantView};

@@ -59,7 +59,7 @@ impl Balance {
 
     /// Raises the counters to what a report says, and gives the differences. A report beyond what was granted is cut
     /// and flagged.
-    fn raise(&mut self, spent: u64, returned: u64) -> (u64, u64, bool) {
+    pub(crate) fn raise(&mut self, spent: u64, returned: u64) -> (u64, u64, bool) {
         let more_spent = spent.saturating_sub(self.spent);
         let cut_spent = more_spent.min(self.out());
         self.spent += cut_spent;
@@ -236,7 +236,9 @@ impl Pool {
 
     /// Stops granting for good: an invariant is broken.
     pub(crate) fn freeze(&mut self, why: &str) {
-        debug_assert!(cfg!(not(test)), "{}: {why}", self.name);
+        if cfg!(test) {
+            panic!("{}: {why}", self.name);
+        }
         self.frozen.get_or_insert_with(|| why.to_owned());
     }
 

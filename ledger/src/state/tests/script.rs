@@ -398,5 +398,5 @@ fn us(time: &str) -> u64 {
 }
 
 fn ms(stamp: Stamp) -> String {
-    if stamp.0 % 1_000 == 0 { format!("{}ms", stamp.0 / 1_000) } else { format!("{}us", stamp.0) }
+    if stamp.0.is_multiple_of(1_000) { format!("{}ms", stamp.0 / 1_000) } else { format!("{}us", stamp.0) }
 }
