@@ -45,6 +45,7 @@ sim: ## simulate the cluster with SEEDS=n seeds (SEED=n: from that one on)
 	SEEDS=$(SEEDS) $(CARGO) test --release -p tokligence-ledger --lib sim -- --nocapture
 
 bench: ## measure beside a plain nginx proxy to the same upstream
+	$(CARGO) bench -p tokligence-ledger --bench admission
 	bash tests/bench/run.sh
 
 ci: ## what .ci/run runs

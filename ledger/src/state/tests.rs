@@ -2,5 +2,7 @@
 
 mod bucket;
 mod golden;
+mod histories;
+mod nodes;
 mod script;
 mod tenants;

@@ -1,0 +1,406 @@
+//! Random histories of the whole ledger, beside nodes that keep naive books: what was sent upstream and when, what runs,
+//! what every quota was charged. Messages are lost, repeated and reordered. After every entry the invariants are checked.
+
+use super::nodes::{Node, Run};
+use crate::entry::{Amounts, Entry, LogPos, Op, Outcome, Who};
+use crate::model::{BucketLimit, NodeId, PoolId, PoolLimits, Rate, Scope, ScopeKind, TenantLimits, Tenants};
+use crate::rules::Rules;
+use crate::state::State;
+use crate::time::{LEASE_US, Stamp};
+use proptest::prelude::*;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+const POOL: PoolId = PoolId(0);
+const REQUEST_US_MAX: u64 = 1_500_000;
+const TOKENS: BucketLimit = BucketLimit { rate: Rate { units: 97, per_us: 1_000_000 }, burst: 200 };
+const CALLS: BucketLimit = BucketLimit { rate: Rate { units: 7, per_us: 1_000_000 }, burst: 12 };
+const PERMITS: u64 = 9;
+const QUOTA: u64 = 900;
+
+/// What happens next. `usize` picks among what there is.
+#[derive(Clone, Debug)]
+enum Step {
+    Pass(u64),
+    Grant(usize, u64, u64, u64),
+    Reserve(usize, u64, bool),
+    Take(usize, u64),
+    Start(usize, usize),
+    Drop(usize, usize),
+    Finish(usize, usize, u64),
+    Return(usize),
+    Report(usize),
+    Deliver(usize, usize),
+    Expire(usize),
+    Restart(usize, bool),
+    FreeLost,
+    Limits(usize),
+    Day,
+    Checkpoint,
+    Correct(usize, u64),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let (node, which, part) = (0usize..3, 0usize..20, 0u64..=1_200);
+    prop_oneof![
+        6 => (1u64..400_000).prop_map(Step::Pass),
+        1 => (400_000u64..4_000_000).prop_map(Step::Pass),
+        4 => (node.clone(), 0u64..120, 0u64..6, 0u64..5).prop_map(|(n, t, c, p)| Step::Grant(n, t, c, p)),
+        5 => (node.clone(), 1u64..120, any::<bool>()).prop_map(|(n, t, tenant)| Step::Reserve(n, t, tenant)),
+        6 => (node.clone(), 1u64..60).prop_map(|(n, t)| Step::Take(n, t)),
+        5 => (node.clone(), which.clone()).prop_map(|(n, a)| Step::Start(n, a)),
+        1 => (node.clone(), which.clone()).prop_map(|(n, a)| Step::Drop(n, a)),
+        5 => (node.clone(), which.clone(), part).prop_map(|(n, a, p)| Step::Finish(n, a, p)),
+        1 => node.clone().prop_map(Step::Return),
+        6 => node.clone().prop_map(Step::Report),
+        9 => (node.clone(), prop_oneof![3 => Just(0usize), 1 => 0usize..6]).prop_map(|(n, a)| Step::Deliver(n, a)),
+        2 => node.clone().prop_map(Step::Expire),
+        1 => (node, any::<bool>()).prop_map(|(n, same)| Step::Restart(n, same)),
+        1 => Just(Step::FreeLost),
+        1 => (0usize..4).prop_map(Step::Limits),
+        1 => Just(Step::Day),
+        1 => Just(Step::Checkpoint),
+        1 => (which, 0u64..150).prop_map(|(a, t)| Step::Correct(a, t)),
+    ]
+}
+
+fn tenant() -> TenantLimits {
+    let scope = Scope { kind: ScopeKind::Key, id: [1; 16] };
+    TenantLimits {
+        scope,
+        version: 1,
+        requests: None,
+        tokens: Some(TOKENS),
+        concurrent: Some(6),
+        tokens_per_day: Some(QUOTA),
+    }
+}
+
+/// A hold on the tenant, as the naive books have it.
+#[derive(Clone, Copy)]
+struct Hold {
+    tokens: u64,
+    day: u64,
+}
+
+struct History {
+    state: State,
+    log: Vec<(LogPos, Entry)>,
+    now: Stamp,
+    nodes: Vec<Node>,
+    lives: u64,
+    /// Sent upstream: when, tokens; set to what was used once that is known.
+    sent: Vec<(Stamp, u64)>,
+    /// In flight at the upstream of processes that are gone: until when.
+    orphans: Vec<Stamp>,
+    open: BTreeMap<(Who, u64), Hold>,
+    lost: Vec<((Who, u64), Hold)>,
+    used: u64,
+    overrun: u64,
+}
+
+impl History {
+    fn new() -> Self {
+        let mut history = Self {
+            state: State::new(Rules::ALL),
+            log: Vec::new(),
+            now: Stamp(1_000_000),
+            nodes: Vec::new(),
+            lives: 0,
+            sent: Vec::new(),
+            orphans: Vec::new(),
+            open: BTreeMap::new(),
+            lost: Vec::new(),
+            used: 0,
+            overrun: 0,
+        };
+        history.limit(0);
+        history.apply(Op::RollDay { day: 1 });
+        for node in 0..3 {
+            history.nodes.push(Node::default());
+            history.up(node, "boot".into());
+        }
+        history
+    }
+
+    fn apply(&mut self, op: Op) -> Outcome {
+        let at = LogPos { term: 1, index: self.log.len() as u64 + 1 };
+        let entry = Entry { proposer_term: 1, stamp: self.now, ops: vec![op] };
+        let mut applied = self.state.apply(at, &entry);
+        self.log.push((at, entry));
+        applied.outcomes.remove(0)
+    }
+
+    fn limit(&mut self, which: usize) {
+        let half = |limit: BucketLimit| BucketLimit { burst: limit.burst / 2, ..limit };
+        let slow =
+            |limit: BucketLimit| BucketLimit { rate: Rate { units: limit.rate.units / 3, ..limit.rate }, ..limit };
+        let limits = match which {
+            0 => PoolLimits { tokens: Some(TOKENS), requests: Some(CALLS), concurrent: Some(PERMITS) },
+            1 => PoolLimits { tokens: Some(half(TOKENS)), requests: Some(slow(CALLS)), concurrent: Some(PERMITS / 2) },
+            2 => PoolLimits { tokens: None, requests: Some(half(CALLS)), concurrent: Some(PERMITS) },
+            _ => PoolLimits { tokens: Some(slow(TOKENS)), requests: None, concurrent: Some(PERMITS) },
+        };
+        self.apply(Op::SetPool { name: "pool".into(), limits, request_us_max: REQUEST_US_MAX });
+    }
+
+    fn up(&mut self, node: usize, boot_id: Arc<str>) {
+        self.lives += 1;
+        let outcome = self.apply(Op::NodeUp { node: NodeId(node as u64), boot_id, life: self.lives });
+        assert!(matches!(outcome, Outcome::Up(_)));
+        self.nodes[node] = Node::new(self.state.who(NodeId(node as u64)).unwrap());
+    }
+
+    /// Whether the node may use its lease, as a holder with a perfect clock would know.
+    fn leased(&self, node: usize) -> bool {
+        let who = self.nodes[node].who;
+        self.state.who(who.node) == Some(who) && self.now.0 < self.state.node(who.node).unwrap().renewed().0 + LEASE_US
+    }
+
+    fn step(&mut self, step: &Step) {
+        match *step {
+            Step::Pass(us) => self.pass(us),
+            Step::Grant(node, tokens, requests, permits) => {
+                let amounts = Amounts { tokens, requests, permits };
+                let amounts = Amounts { tokens: tokens * u64::from(self.limits().tokens.is_some()), ..amounts };
+                let who = self.nodes[node].who;
+                if self.apply(Op::Grant { who, pool: POOL, amounts }) == Outcome::Done {
+                    self.nodes[node].granted(amounts);
+                }
+            }
+            Step::Reserve(node, tokens, with_tenant) => self.reserve(node, tokens, with_tenant),
+            Step::Take(node, tokens) => {
+                let cost = self.cost(tokens);
+                if self.leased(node) && self.nodes[node].covers(cost) {
+                    let run = Run { seq: None, cost, slot: self.now.slot(), since: self.now, sent: self.sent.len() };
+                    self.sent.push((self.now, cost.tokens));
+                    self.nodes[node].start(run);
+                }
+            }
+            Step::Start(node, which) => {
+                if !self.leased(node) {
+                    return;
+                }
+                let Some((seq, hold)) = self.nodes[node].take_reserved(which) else { return };
+                let (slot, sent) = (self.now.slot(), self.sent.len());
+                let run = Run { seq: Some((seq, hold.tenants)), cost: hold.amounts, slot, since: self.now, sent };
+                self.sent.push((self.now, hold.amounts.tokens));
+                self.nodes[node].start(run);
+            }
+            Step::Drop(node, which) => {
+                if let Some((seq, _)) = self.nodes[node].take_reserved(which) {
+                    self.nodes[node].ends.push((seq, None));
+                }
+            }
+            Step::Finish(node, which, part) => self.finish(node, which, part),
+            Step::Return(node) => self.nodes[node].give_back_all(),
+            Step::Report(node) => {
+                let slot = self.now.slot();
+                self.nodes[node].report(POOL, slot);
+            }
+            Step::Deliver(node, back) => self.deliver(node, back),
+            Step::Expire(node) => _ = self.apply(Op::Expire { who: self.nodes[node].who }),
+            Step::Restart(node, same_boot) => self.restart(node, same_boot),
+            Step::FreeLost => _ = self.apply(Op::FreeLost),
+            Step::Limits(which) => self.limit(which),
+            Step::Day => self.roll(),
+            Step::Checkpoint => _ = self.apply(Op::Checkpoint),
+            Step::Correct(which, tokens) => self.correct(which, tokens),
+        }
+    }
+
+    fn limits(&self) -> PoolLimits {
+        self.state.pools[&POOL].limits
+    }
+
+    fn cost(&self, tokens: u64) -> Amounts {
+        self.state.pools[&POOL].cost(tokens)
+    }
+
+    fn pass(&mut self, us: u64) {
+        self.now.0 += us;
+        // No request outlives the pool's maximum.
+        for node in 0..self.nodes.len() {
+            while let Some(old) = self.nodes[node].outlived(self.now, REQUEST_US_MAX) {
+                self.finish(node, old, 1_000);
+            }
+        }
+        let now = self.now;
+        self.orphans.retain(|&until| until > now);
+    }
+
+    fn reserve(&mut self, node: usize, tokens: u64, with_tenant: bool) {
+        let tenants: Tenants = if with_tenant { Arc::from([tenant()]) } else { Arc::from([]) };
+        let seq = self.nodes[node].next_seq();
+        let who = self.nodes[node].who;
+        let op = Op::Reserve { who, seq, pool: POOL, tokens, tenants };
+        let outcome = self.apply(op.clone());
+        let before = self.state.clone();
+        if let Outcome::Reserved(hold) = outcome {
+            assert_eq!(self.apply(op), outcome, "a repeat is told the same");
+            assert_eq!(State { at: before.at, ..self.state.clone() }, before);
+            self.nodes[node].reserved.insert(seq, hold);
+            if with_tenant {
+                self.open.insert((life(who), seq), Hold { tokens, day: self.state.day() });
+            }
+        }
+    }
+
+    fn finish(&mut self, node: usize, which: usize, part: u64) {
+        let Some(run) = self.nodes[node].take_run(which) else { return };
+        let used = run.cost.tokens * part / 1_000;
+        // Overruns are counted apart: at the upstream they are beyond what was admitted.
+        self.sent[run.sent].1 = used.min(run.cost.tokens);
+        self.nodes[node].finish(&run, used);
+    }
+
+    fn deliver(&mut self, node: usize, back: usize) {
+        let Some((who, report)) = self.nodes[node].message(back) else { return };
+        let outcome = self.apply(Op::Contact { who, report: report.clone() });
+        if self.state.who(who.node).is_some_and(|now| life(now) == life(who)) {
+            for end in &report.ends {
+                // L6: the first word on an end is the last.
+                let Some(hold) = self.open.remove(&(life(who), end.seq)) else { continue };
+                let used = end.used.unwrap_or(0);
+                if hold.day == self.state.day() {
+                    self.used += used;
+                    self.overrun += used.saturating_sub(hold.tokens);
+                }
+            }
+        }
+        if let Outcome::Stale(Some(epoch)) = outcome
+            && life(self.nodes[node].who) == life(who)
+        {
+            self.nodes[node].begin_epoch(epoch);
+        }
+    }
+
+    fn restart(&mut self, node: usize, same_boot: bool) {
+        let old = self.nodes[node].who;
+        let until = Stamp(self.now.0 + REQUEST_US_MAX);
+        let running = self.nodes[node].running.len();
+        if !same_boot {
+            self.orphans.extend(std::iter::repeat_n(until, running));
+        }
+        let lost: Vec<_> = self.open.keys().copied().filter(|&(who, _)| who == life(old)).collect();
+        for key in lost {
+            let hold = self.open.remove(&key).unwrap();
+            if hold.day == self.state.day() {
+                self.used += hold.tokens;
+                self.lost.push((key, hold));
+            }
+        }
+        let boot = if same_boot { "boot".to_owned() } else { format!("boot {}", self.lives) };
+        let kept = if same_boot { self.state.node(old.node).unwrap().boot_id.clone() } else { boot.into() };
+        self.up(node, kept);
+    }
+
+    fn roll(&mut self) {
+        let day = self.state.day() + 1;
+        assert_eq!(self.apply(Op::RollDay { day: day + 1 }), Outcome::Nothing);
+        assert_eq!(self.apply(Op::RollDay { day }), Outcome::Done);
+        (self.used, self.overrun) = (0, 0);
+        self.lost.clear();
+    }
+
+    fn correct(&mut self, which: usize, tokens: u64) {
+        if self.lost.is_empty() {
+            return;
+        }
+        let ((who, seq), hold) = self.lost.remove(which % self.lost.len());
+        let op = Op::Correct { node: who.node, incarnation: who.incarnation, seq, tokens };
+        assert_eq!(self.apply(op.clone()), Outcome::Done);
+        assert_eq!(self.apply(op), Outcome::Nothing, "a correction counts once");
+        self.used -= hold.tokens.saturating_sub(tokens);
+    }
+
+    /// What must be true after every entry.
+    fn check(&self) -> Result<(), TestCaseError> {
+        prop_assert_eq!(self.state.breach(), None);
+        let pool = &self.state.pools[&POOL];
+        prop_assert_eq!(&pool.frozen, &None);
+        // The bucket's total is the sum of its rows.
+        let attached = self.state.nodes().flat_map(|(_, row)| row.open.values()).filter(|open| open.attached);
+        let attached = attached.map(|open| open.amounts).fold(Amounts::default(), |sum, amounts| Amounts {
+            tokens: sum.tokens + amounts.tokens,
+            requests: sum.requests + amounts.requests,
+            permits: sum.permits + amounts.permits,
+        });
+        let leased: u64 = pool.leases.values().map(|lease| lease.tokens.out()).sum();
+        let calls: u64 = pool.leases.values().map(|lease| lease.requests.out()).sum();
+        prop_assert_eq!(pool.tokens.as_ref().map(|bucket| bucket.outstanding), Some(leased + attached.tokens));
+        prop_assert_eq!(pool.requests.as_ref().map(|bucket| bucket.outstanding), Some(calls + attached.requests));
+        prop_assert_eq!(pool.attached_permits, attached.permits);
+        // L3: whatever runs has a permit, and a node runs no more than it holds.
+        let running: usize = self.nodes.iter().map(|node| node.permits_in_use()).sum();
+        prop_assert!((running + self.orphans.len()) as u64 <= pool.permits_out(), "L3: more runs than has permits");
+        prop_assert!(pool.permits_out() <= PERMITS, "L3");
+        // L4 and the quota's conservation: used and pending are what the naive books say.
+        let row = self.state.tenants.get(&tenant().scope).filter(|row| row.day.day == self.state.day());
+        let (used, pending) = row.map_or((0, 0), |row| (row.day.used, row.day.pending));
+        let today = self.open.values().filter(|hold| hold.day == self.state.day());
+        prop_assert_eq!((used, pending), (self.used, today.map(|hold| hold.tokens).sum::<u64>()));
+        prop_assert!(used + pending <= QUOTA + self.overrun, "L4");
+        Ok(())
+    }
+
+    /// L2: no interval of what was sent exceeds, by the largest limits that were ever set.
+    fn excess(&self) -> i128 {
+        let mut worst = 0;
+        for (first, (from, _)) in self.sent.iter().enumerate() {
+            let mut sum = 0;
+            for (to, tokens) in &self.sent[first..] {
+                sum += i128::from(*tokens) * i128::from(TOKENS.rate.per_us);
+                let filled = i128::from(TOKENS.rate.units) * i128::from(to.0 - from.0);
+                worst = worst.max(sum - i128::from(TOKENS.burst) * i128::from(TOKENS.rate.per_us) - filled);
+            }
+        }
+        worst
+    }
+}
+
+/// A process, whatever its epoch.
+fn life(who: Who) -> Who {
+    Who { epoch: crate::model::Epoch(0), ..who }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+    #[test]
+    fn every_invariant_stands_after_every_entry_of_any_history(steps in prop::collection::vec(step(), 1..250)) {
+        let mut history = History::new();
+        for step in &steps {
+            history.step(step);
+            history.check()?;
+        }
+        prop_assert!(history.excess() <= 0, "L2: more was sent than burst and rate");
+        // L9: the same log gives the same ledger.
+        let mut again = State::new(Rules::ALL);
+        history.log.iter().for_each(|(at, entry)| _ = again.apply(*at, entry));
+        prop_assert_eq!(again.digest(), history.state.digest());
+        prop_assert_eq!(again, history.state);
+    }
+}
+
+#[test]
+fn a_digest_differs_wherever_a_ledger_does() {
+    let mut history = History::new();
+    let mut seen = vec![history.state.digest().0];
+    for step in [
+        Step::Pass(1_000),
+        Step::Grant(0, 10, 1, 1),
+        Step::Reserve(1, 10, true),
+        Step::Restart(1, false),
+        Step::Checkpoint,
+        Step::Day,
+        Step::Limits(1),
+    ] {
+        history.step(&step);
+        seen.push(State { at: LogPos::default(), ..history.state.clone() }.digest().0);
+    }
+    // Neither passing time nor a checkpoint of rows in use is an entry that changes anything.
+    let mut distinct = seen.clone();
+    distinct.sort_unstable();
+    distinct.dedup();
+    assert_eq!(distinct.len(), seen.len() - 1, "{seen:?}");
+}
