@@ -133,3 +133,56 @@ async fn p0_loc_002_a_model_at_its_limit_does_not_touch_another() {
     assert!(replies.iter().all(|reply| reply.status == 200));
     assert_eq!(app.upstream.stats().models["full"].peak_in_flight, 1);
 }
+
+#[tokio::test]
+async fn a_raised_limit_serves_those_that_wait_and_a_lowered_one_holds_from_then_on() {
+    let app = app().pool("m", |pool| pool.concurrent(1)).script(Reply::tokens(1).held()).start().await.unwrap();
+    let mut pending: Vec<_> = (0..6).map(|i| begin(&app.client, sized("m", &format!("{i}"), 100), &[])).collect();
+    waiting(&app.client, 5).await;
+    app.client.set_pool("m", &json!({"concurrent": 4})).await.unwrap();
+    app.upstream.in_flight(4).await;
+    waiting(&app.client, 2).await;
+    app.client.set_pool("m", &json!({"concurrent": 2})).await.unwrap();
+    // Two go, and nobody takes their place; the third makes room for one.
+    app.upstream.release(2);
+    app.upstream.ended(2).await;
+    app.upstream.in_flight(2).await;
+    pending.push(begin(&app.client, sized("m", "late", 100), &[]));
+    waiting(&app.client, 3).await;
+    assert_eq!(app.upstream.stats().requests, 4);
+    app.upstream.clear();
+    app.upstream.open();
+    assert!(replies(pending).await.iter().all(|reply| reply.status == 200));
+    assert_eq!(app.upstream.stats().peak_in_flight, 2);
+}
+
+#[tokio::test]
+async fn all_models_of_a_wildcard_pool_share_its_limits_and_an_alias_has_none_of_its_own() {
+    let app = app().pool("gpt-*", |pool| pool.concurrent(2)).script(Reply::tokens(1).held());
+    let app = app.set("aliases.best", "gpt-5").start().await.unwrap();
+    let models = ["gpt-4", "gpt-5", "best", "gpt-4"];
+    let pending: Vec<_> = models.iter().map(|model| begin(&app.client, sized(model, "x", 100), &[])).collect();
+    app.upstream.in_flight(2).await;
+    waiting(&app.client, 2).await;
+    let metrics = app.client.metrics().await.unwrap();
+    assert_eq!(usage(&metrics, "concurrent", "gpt-*"), (2.0, 1.0));
+    app.upstream.open();
+    assert!(replies(pending).await.iter().all(|reply| reply.status == 200));
+    let mut models: Vec<_> = app.upstream.calls().into_iter().map(|call| call.model).collect();
+    models.sort();
+    assert_eq!(models, ["gpt-4", "gpt-4", "gpt-5", "gpt-5"]);
+    assert_eq!(app.upstream.stats().peak_in_flight, 2);
+}
+
+#[tokio::test]
+async fn with_scheduling_off_limits_do_not_count_but_keys_and_usage_do() {
+    let app = app().pool("m", |pool| pool.concurrent(1).rps(1)).set("scheduling.enabled", false);
+    let app = app.script(Reply::tokens(1).held()).start().await.unwrap();
+    let pending: Vec<_> = (0..10).map(|i| begin(&app.client, sized("m", &format!("{i}"), 100), &[])).collect();
+    app.upstream.in_flight(10).await;
+    app.upstream.open();
+    assert!(replies(pending).await.iter().all(|reply| reply.status == 200));
+    assert_eq!(crate::rig::usage_rows(&app.client, 10).await.len(), 10);
+    let stranger = app.client.with_key("tok_unknown").chat(&sized("m", "x", 100)).await.unwrap();
+    assert_eq!((stranger.status, stranger.error_code().as_str()), (401, "invalid_api_key"));
+}

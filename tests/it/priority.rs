@@ -36,6 +36,42 @@ async fn p0_pri_001_the_more_urgent_is_served_first_then_who_came_first() {
     }
 }
 
+#[tokio::test]
+async fn int_001_a_high_request_takes_the_next_of_ten_slots_that_low_ones_hold() {
+    let app = app().pool("m", |pool| pool.concurrent(10)).set("scheduling.aging_quantum_ms", 0);
+    let app = app.script(Reply::tokens(1).held()).start().await.unwrap();
+    let low = |name: String| begin_at(&app.client, 9, sized("m", &name, 100));
+    let mut pending: Vec<_> = (0..10).map(|i| low(format!("low {i}"))).collect();
+    app.upstream.in_flight(10).await;
+    pending.extend((0..5).map(|i| low(format!("waiting {i}"))).collect::<Vec<_>>());
+    waiting(&app.client, 5).await;
+    pending.push(begin_at(&app.client, 0, sized("m", "high", 100)));
+    waiting(&app.client, 6).await;
+    app.upstream.release(1);
+    app.upstream.arrived(11).await;
+    assert_eq!(served(&app.upstream)[10], "high");
+    app.upstream.open();
+    assert!(replies(pending).await.iter().all(|reply| reply.status == 200));
+    assert_eq!(app.upstream.stats().peak_in_flight, 10);
+}
+
+#[tokio::test]
+async fn within_a_priority_one_busy_key_does_not_keep_another_waiting() {
+    let (app, held) = one_slot("strict").await;
+    let quiet = client_with(&app, json!({"name": "quiet"})).await;
+    let mut pending = vec![held];
+    pending.extend((0..30).map(|i| begin(&app.client, sized("m", &format!("busy {i}"), 100), &[])).collect::<Vec<_>>());
+    waiting(&app.client, 30).await;
+    pending.extend((0..5).map(|i| begin(&quiet, sized("m", &format!("quiet {i}"), 100), &[])).collect::<Vec<_>>());
+    waiting(&app.client, 35).await;
+    app.upstream.open();
+    assert!(replies(pending).await.iter().all(|reply| reply.status == 200));
+    let order = served(&app.upstream);
+    let last_quiet = order.iter().rposition(|text| text.starts_with("quiet")).unwrap();
+    // In turn, the five are through among the first ten; first come, first served would let them be the last.
+    assert!(last_quiet <= 12, "{order:?}");
+}
+
 /// An endless stream of priority-1 requests on one slot, never less than three waiting.
 struct Stream {
     stop: Arc<AtomicBool>,

@@ -1,5 +1,6 @@
 //! Stopping `gatewayd`: the first signal lets running requests finish, the second does not.
 
+use crate::rig::{app, begin, replies, sized, waiting};
 use serde_json::Value;
 use std::time::Duration;
 use support::client::chat_body;
@@ -59,4 +60,16 @@ async fn a_second_signal_stops_at_once() {
     gateway.sigterm().unwrap();
     assert_eq!(gateway.wait_exit(PATIENCE).await.unwrap().code(), Some(1));
     assert!(request.await.unwrap().is_err());
+}
+
+#[tokio::test]
+async fn a_stopping_node_answers_those_that_wait_in_the_queue() {
+    let app = app().pool("m", |pool| pool.concurrent(1)).script(Reply::tokens(1).held()).start().await.unwrap();
+    let pending: Vec<_> = (0..3).map(|i| begin(&app.client, sized("m", &format!("{i}"), 100), &[])).collect();
+    waiting(&app.client, 2).await;
+    let mut gateway = app.gateway;
+    begin_to_stop(&gateway).await;
+    app.upstream.open();
+    assert!(replies(pending).await.iter().all(|reply| reply.status == 200));
+    assert_eq!(gateway.wait_exit(PATIENCE).await.unwrap().code(), Some(0));
 }

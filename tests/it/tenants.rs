@@ -116,3 +116,18 @@ async fn a_refusal_by_one_limit_spends_nothing_of_the_others() {
     let other = app.client.chat(&sized("m", "x", 850)).await.unwrap();
     assert_eq!((other.status, other.queue_wait_ms()), (200, 0.0));
 }
+
+#[tokio::test]
+async fn a_revoked_key_is_refused_from_then_on_and_its_running_request_ends_well() {
+    let app = app().pool("m", |pool| pool).script(Reply::tokens(1).held()).start().await.unwrap();
+    let client = client_with(&app, json!({"name": "short-lived"})).await;
+    let running = begin(&client, sized("m", "running", 100), &[]);
+    app.upstream.in_flight(1).await;
+    let (status, _) = app.client.admin(reqwest::Method::DELETE, "/keys/short-lived", None).await.unwrap();
+    assert_eq!(status, 200);
+    let refused = client.chat(&sized("m", "after", 100)).await.unwrap();
+    assert_eq!((refused.status, refused.error_code().as_str()), (401, "invalid_api_key"));
+    app.upstream.open();
+    assert_eq!(running.await.unwrap().status, 200);
+    assert_eq!(app.upstream.stats().requests, 1);
+}
