@@ -8,14 +8,13 @@ mod view;
 pub use start::{Options, Seed, StartError};
 pub use view::Capacity;
 
-use door::Shared;
-use ledger::keeper::{Decision, Request, Ticket, WaitId, Word};
+use door::{Place, Shared};
+use ledger::keeper::{Decision, Request, Ticket, Word};
 use ledger::model::{Dimension, Incarnation, Priority, Scope, Tenants};
 use raft::clock;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::oneshot;
 
 /// What a request asks for.
 #[derive(Clone, Debug)]
@@ -160,20 +159,25 @@ impl Admission {
     /// See [`Refusal`].
     pub async fn admit(&self, ask: Ask) -> Result<Admitted, Refusal> {
         let Some(shared) = &self.shared else { return Ok(passed(ask.tokens)) };
-        let (request, decision) = shared.with(|door| {
-            let pool = door.pool(&ask.pool);
-            let request = pool.map(|pool| request(&ask, pool));
-            let decision = request.as_ref().map(|request| door.keeper.admit(clock_now(), request));
-            (request, decision)
+        let asked = shared.with(|door| {
+            let request = request(&ask, door.pool(&ask.pool)?);
+            let decision = door.keeper.admit(clock_now(), &request);
+            let place = match decision {
+                Decision::Wait(id) => Some(shared.take_place(door, id, &request)),
+                _ => None,
+            };
+            Some((request, decision, place))
         });
-        let (Some(request), Some(decision)) = (request, decision) else {
+        let Some((request, decision, place)) = asked else {
             return Err(Refusal::Unavailable { retry_after: Duration::from_secs(1) });
         };
+        if let Some(place) = place {
+            return wait(shared, &ask, &request, place?).await;
+        }
         match decision {
             Decision::Go(ticket) => Ok(granted(shared, Path::Local, Duration::ZERO, ask.tokens, ticket, None, None)),
             Decision::Never { dimension, most } => Err(Refusal::NeverFits { dimension, most }),
-            Decision::NoPool => Err(Refusal::Unavailable { retry_after: Duration::from_secs(1) }),
-            Decision::Wait(id) => wait(shared, &ask, &request, id).await,
+            Decision::NoPool | Decision::Wait(_) => Err(Refusal::Unavailable { retry_after: Duration::from_secs(1) }),
         }
     }
 }
@@ -194,18 +198,15 @@ fn request(ask: &Ask, pool: ledger::model::PoolId) -> Request {
 }
 
 /// Waits in the queue. Leaving early, in whatever way, gives the place up.
-async fn wait(shared: &Arc<Shared>, ask: &Ask, request: &Request, id: WaitId) -> Result<Admitted, Refusal> {
+async fn wait(shared: &Arc<Shared>, ask: &Ask, request: &Request, place: Place) -> Result<Admitted, Refusal> {
     let began_us = clock::boot_us();
-    let (sender, word) = oneshot::channel();
-    let place = shared.take_place(id, request, sender)?;
-    let word = tokio::time::timeout(ask.max_wait, word).await;
+    let word = tokio::time::timeout(ask.max_wait, place.word()).await;
     let wait = Duration::from_micros(clock::boot_us().saturating_sub(began_us));
     let word = match word {
-        Ok(Ok(word)) => word,
-        Ok(Err(_)) => return Err(Refusal::Unavailable { retry_after: Duration::from_secs(1) }),
+        Ok(Some(word)) => word,
+        Ok(None) => return Err(Refusal::Unavailable { retry_after: Duration::from_secs(1) }),
         Err(_) => return Err(Refusal::QueueTimeout { retry_after: shared.estimate(request) }),
     };
-    place.keep();
     match word {
         Word::Granted { ticket, position, aged, quota_left } => {
             if aged {

@@ -101,3 +101,28 @@ async fn the_time_to_come_back_is_the_time_that_refill_takes() {
     let millis: u64 = refused.header("retry-after-ms").parse().unwrap();
     assert!((3_000..=5_000).contains(&millis), "{millis} ms");
 }
+
+#[tokio::test]
+async fn a_client_that_leaves_just_as_its_turn_comes_takes_no_permit_with_it() {
+    let (app, mut held) = taken(app().set("upstream.cancel_grace_ms", 20)).await;
+    for i in 0..60 {
+        let (client, body) = (app.client.clone(), sized("m", &format!("leaver {i}"), 100));
+        let leaver = tokio::spawn(async move { client.chat(&body).await });
+        waiting(&app.client, 1).await;
+        let ended = app.upstream.stats().ended;
+        app.upstream.release(1);
+        app.upstream.ended(ended + 1).await;
+        // It goes a little before the word comes to it, with it, or a little after.
+        for _ in 0..20 * i {
+            tokio::task::yield_now().await;
+        }
+        leaver.abort();
+        assert_eq!(held.await.unwrap().status, 200);
+        idle(&app.client).await;
+        held = begin(&app.client, sized("m", "held", 100), &[]);
+        app.upstream.in_flight(1).await;
+    }
+    app.upstream.open();
+    assert_eq!(held.await.unwrap().status, 200);
+    idle(&app.client).await;
+}

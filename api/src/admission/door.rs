@@ -57,6 +57,10 @@ impl Door {
         self.names.get(name).copied()
     }
 
+    fn estimate(&self, request: &Request) -> Duration {
+        Duration::from_micros(self.keeper.estimate_us(request)).max(RETRY_MIN)
+    }
+
     fn forget(&mut self, id: WaitId) -> Option<Waiter> {
         let waiter = self.waiters.remove(&id)?;
         if let Some(depth) = self.depths.get_mut(&waiter.at) {
@@ -146,37 +150,32 @@ impl Shared {
         door.depths.iter().filter(|((at, _), _)| *at == pool).map(|(_, &depth)| depth as u64).sum()
     }
 
-    /// Takes a place in the queue for a request that the keeper lets wait.
+    /// Takes a place in the queue for a request that the keeper has just let wait. It is the keeper's own lock that is
+    /// held, so that the leader's word cannot come before there is somebody to hear it.
     pub(super) fn take_place(
         self: &Arc<Self>,
+        door: &mut Door,
         id: WaitId,
         request: &Request,
-        word: oneshot::Sender<Word>,
     ) -> Result<Place, Refusal> {
-        if self.is_cut_off() {
-            self.with(|door| door.keeper.leave(id));
+        if self.cuts_off(door) {
+            door.keeper.leave(id);
             return Err(Refusal::Unavailable { retry_after: Duration::from_secs(1) });
         }
         let at = (request.pool, request.priority.0);
-        let taken = self.with(|door| {
-            let depth = door.depths.entry(at).or_default();
-            if *depth >= self.queue_depth {
-                door.keeper.leave(id);
-                return false;
-            }
-            *depth += 1;
-            door.waiters.insert(id, Waiter { word, at });
-            true
-        });
-        if taken {
-            return Ok(Place { shared: self.clone(), id, kept: false });
+        let depth = door.depths.entry(at).or_default();
+        if *depth >= self.queue_depth {
+            door.keeper.leave(id);
+            return Err(Refusal::QueueFull { retry_after: door.estimate(request) });
         }
-        Err(Refusal::QueueFull { retry_after: self.estimate(request) })
+        *depth += 1;
+        let (sender, word) = oneshot::channel();
+        door.waiters.insert(id, Waiter { word: sender, at });
+        Ok(Place { shared: self.clone(), id, word, heard: false })
     }
 
     pub(super) fn estimate(&self, request: &Request) -> Duration {
-        let us = self.lock().keeper.estimate_us(request);
-        Duration::from_micros(us).max(RETRY_MIN)
+        self.lock().estimate(request)
     }
 
     /// Takes in a reply of the leader and wakes those it is about.
@@ -196,7 +195,11 @@ impl Shared {
 
     /// Whether the leader has not answered for so long that waiting is pointless.
     pub(super) fn is_cut_off(&self) -> bool {
-        let since = self.lock().keeper.unanswered_since();
+        self.cuts_off(&self.lock())
+    }
+
+    fn cuts_off(&self, door: &Door) -> bool {
+        let since = door.keeper.unanswered_since();
         since.is_some_and(|since| clock::boot_us() > since.0 + self.degraded_after_us)
     }
 
@@ -249,29 +252,38 @@ impl Shared {
     }
 }
 
-/// A place in the queue; given up when dropped, unless it was kept.
+/// A place in the queue, and where the leader's word comes to. Dropping it gives the place up, and a grant that came
+/// but was not taken.
 pub(super) struct Place {
     shared: Arc<Shared>,
     id: WaitId,
-    kept: bool,
+    word: oneshot::Receiver<Word>,
+    heard: bool,
 }
 
 impl Place {
-    /// The leader's word has come: there is nothing to give up.
-    pub(super) fn keep(mut self) {
-        self.kept = true;
+    /// Waits for the leader's word; none when there will not be one.
+    pub(super) async fn word(mut self) -> Option<Word> {
+        let word = (&mut self.word).await.ok();
+        self.heard = true;
+        word
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        if !self.kept {
-            let id = self.id;
-            self.shared.with(|door| {
-                door.forget(id);
-                door.keeper.leave(id);
-            });
+        if self.heard {
+            return;
         }
+        let (id, word) = (self.id, &mut self.word);
+        self.shared.with(|door| {
+            door.forget(id);
+            door.keeper.leave(id);
+            // Words are sent under this lock: one that was sent is here.
+            if let Ok(word) = word.try_recv() {
+                discard(&mut door.keeper, word);
+            }
+        });
     }
 }
 
