@@ -248,6 +248,8 @@ pub struct Hold {
     pub tenants: bool,
     /// Tokens left of the smallest daily quota.
     pub quota_left: Option<u64>,
+    /// The slot of ledger time in which it was made: its refunds count from there.
+    pub slot: u64,
 }
 
 /// A request that waits for the leader's word.

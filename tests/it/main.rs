@@ -18,3 +18,4 @@ mod stop;
 mod tenants;
 mod tidy;
 mod trace;
+mod utilization;

@@ -57,8 +57,8 @@ impl Door {
         self.names.get(name).copied()
     }
 
-    fn estimate(&self, request: &Request) -> Duration {
-        Duration::from_micros(self.keeper.estimate_us(request)).max(RETRY_MIN)
+    fn estimate(&self, request: &Request, waited: bool) -> Duration {
+        Duration::from_micros(self.keeper.estimate_us(request, waited)).max(RETRY_MIN)
     }
 
     fn forget(&mut self, id: WaitId) -> Option<Waiter> {
@@ -166,7 +166,7 @@ impl Shared {
         let depth = door.depths.entry(at).or_default();
         if *depth >= self.queue_depth {
             door.keeper.leave(id);
-            return Err(Refusal::QueueFull { retry_after: door.estimate(request) });
+            return Err(Refusal::QueueFull { retry_after: door.estimate(request, false) });
         }
         *depth += 1;
         let (sender, word) = oneshot::channel();
@@ -174,8 +174,9 @@ impl Shared {
         Ok(Place { shared: self.clone(), id, word, heard: false })
     }
 
+    /// When a request that waited in vain may come through.
     pub(super) fn estimate(&self, request: &Request) -> Duration {
-        self.lock().estimate(request)
+        self.lock().estimate(request, true)
     }
 
     /// Takes in a reply of the leader and wakes those it is about.

@@ -128,7 +128,7 @@ struct Waiting {
     request: Request,
     seq: u64,
     since: Boot,
-    /// Ledger time known when it came: refunds count from then.
+    /// Ledger time known when it came: no refund of it counts from before.
     stamp: Stamp,
     /// When it was last told of; none means that the leader does not know of it.
     sent: Option<Boot>,
@@ -253,10 +253,11 @@ impl Keeper {
         self.end(waiting.seq, None);
     }
 
-    /// How long until a request of that size may come through, as far as this node knows.
+    /// How long until a request of that size may come through, as far as this node knows. One that has `waited` is part
+    /// of what the leader said waits.
     ///
     /// Units: microseconds.
-    pub fn estimate_us(&self, request: &Request) -> u64 {
+    pub fn estimate_us(&self, request: &Request, waited: bool) -> u64 {
         let Some(holding) = self.pools.get(&request.pool) else { return 0 };
         let nothing = Backlog::default();
         let backlog = self.backlogs.get(&request.pool).unwrap_or(&nothing);
@@ -267,8 +268,9 @@ impl Keeper {
             let wait = missing * u128::from(limit.rate.per_us) / u128::from(limit.rate.units);
             u64::try_from(wait).unwrap_or(u64::MAX)
         };
-        let tokens = wait(holding.limits.tokens, ahead(&backlog.tokens), request.tokens, backlog.level_tokens);
-        let requests = wait(holding.limits.requests, ahead(&backlog.requests), 1, backlog.level_requests);
+        let (tokens, requests) = if waited { (0, 0) } else { (request.tokens, 1) };
+        let tokens = wait(holding.limits.tokens, ahead(&backlog.tokens), tokens, backlog.level_tokens);
+        let requests = wait(holding.limits.requests, ahead(&backlog.requests), requests, backlog.level_requests);
         tokens.max(requests)
     }
 
@@ -368,7 +370,7 @@ impl Keeper {
         if epoch != self.who.epoch || !leased {
             return None;
         }
-        let slot = waiting.stamp.slot();
+        let slot = hold.slot;
         let holding = self.pools.get_mut(&waiting.request.pool)?;
         holding.absorb(hold.amounts, slot);
         let mut untold = Untold::default();

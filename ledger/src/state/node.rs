@@ -33,6 +33,7 @@ pub(crate) struct Reservation {
     pub(crate) attached: bool,
     pub(crate) tenants: Vec<TenantHold>,
     pub(crate) quota_left: Option<u64>,
+    pub(crate) slot: u64,
 }
 
 /// What a lost reservation's quota was charged, until it is corrected or its day ends.

@@ -63,8 +63,9 @@ impl State {
             pool.take(amounts);
             pool.attached_permits += amounts.permits;
         }
+        let slot = self.stamp.slot();
         let reservation =
-            Reservation { pool: id, epoch: who.epoch, amounts, attached: true, tenants: holds, quota_left };
+            Reservation { pool: id, epoch: who.epoch, amounts, attached: true, tenants: holds, quota_left, slot };
         let hold = reservation.hold();
         if let Some(row) = self.nodes.get_mut(&who.node) {
             row.open.insert(seq, reservation);
@@ -92,6 +93,7 @@ impl State {
 
 impl Reservation {
     pub(crate) fn hold(&self) -> Hold {
-        Hold { amounts: self.amounts, tenants: !self.tenants.is_empty(), quota_left: self.quota_left }
+        let tenants = !self.tenants.is_empty();
+        Hold { amounts: self.amounts, tenants, quota_left: self.quota_left, slot: self.slot }
     }
 }
