@@ -13,7 +13,7 @@ async fn load(client: &GatewayClient, requests: u64) {
     let one = |client: GatewayClient| async move {
         for _ in 0..requests / CLIENTS {
             let reply = client.chat(&sized("m", "hello", 100)).await.unwrap();
-            assert_eq!((reply.status, reply.queue_wait_ms()), (200, 0.0), "{}", reply.json());
+            assert_eq!(reply.status, 200, "{}", reply.json());
         }
     };
     let clients: Vec<_> = (0..CLIENTS).map(|_| tokio::spawn(one(client.clone()))).collect();

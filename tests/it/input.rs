@@ -201,7 +201,7 @@ async fn bad_input_is_refused_properly_and_leaves_nothing_behind() {
     let four: Vec<_> = (0..4).map(|i| begin(&app.client, sized("m", &format!("after {i}"), 100), &[])).collect();
     app.upstream.in_flight(4).await;
     app.upstream.open_at("after");
-    assert!(replies(four).await.iter().all(|reply| reply.status == 200 && reply.queue_wait_ms() == 0.0));
+    assert!(replies(four).await.iter().all(|reply| reply.status == 200));
     assert!(!app.gateway.log().contains("panicked"), "{}", app.gateway.log());
 }
 
