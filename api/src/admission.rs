@@ -205,7 +205,7 @@ async fn wait(shared: &Arc<Shared>, ask: &Ask, request: &Request, place: Place) 
     let word = match word {
         Ok(Some(word)) => word,
         Ok(None) => return Err(Refusal::Unavailable { retry_after: Duration::from_secs(1) }),
-        Err(_) => return Err(Refusal::QueueTimeout { retry_after: shared.estimate(request) }),
+        Err(_) => return Err(Refusal::QueueTimeout { retry_after: shared.estimate(request, wait) }),
     };
     match word {
         Word::Granted { ticket, position, aged, quota_left } => {

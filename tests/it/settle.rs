@@ -1,9 +1,9 @@
 //! Settlement: however a call ends, its permit comes back, what it used is charged, and nothing stays reserved.
 
-use crate::rig::{app, begin, idle, prompt_tokens, row_of, sized, waiting};
+use crate::rig::{PATIENCE, app, begin, client_with, idle, prompt_tokens, report, row_of, sized, waiting};
 use serde_json::{Value, json};
 use std::time::Duration;
-use support::{Act, Reply, TestApp, Usage, clock};
+use support::{Act, GatewayClient, Reply, Script, TestApp, Usage, clock};
 
 const BURST: u64 = 2_000;
 
@@ -170,4 +170,83 @@ async fn however_a_call_ends_it_is_charged_once_and_nothing_stays_reserved() {
     let metrics = app.client.metrics().await.unwrap();
     // 420 of each usage that is too large, 920 of the absurd one.
     assert_eq!(metrics.sum("tokligence_reservation_overrun_tokens_total", &[]), 1_760.0);
+}
+
+/// Numbers that look random and are the same in every run.
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % bound
+    }
+}
+
+/// One client: plain or streamed, patient or not, who may go at any moment; the upstream may do anything.
+async fn fickle(client: GatewayClient, seed: u64) {
+    let mut dice = Dice(seed);
+    for i in 0..40 {
+        let tag = ["fine", "fine", "slow", "cut", "close", "hang", "liar"][dice.below(7) as usize];
+        let body = sized("m", &format!("{tag} {seed:02} {i:02}"), 50 + dice.below(200));
+        let headers = [
+            ("x-tokligence-timeout-ms", (5 + dice.below(100)).to_string()),
+            ("x-tokligence-priority", dice.below(5).to_string()),
+        ];
+        let headers: Vec<(&str, &str)> = headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        let stay = if dice.below(2) == 0 { Duration::from_millis(dice.below(60)) } else { PATIENCE };
+        // Whatever comes back, or nothing: the books are looked at in the end.
+        if dice.below(2) == 0 {
+            drop(tokio::time::timeout(stay, client.chat_with(&body, &headers)).await);
+        } else {
+            let stream = async { Some(client.open_stream(&body, &headers).await.ok()?.finish().await) };
+            drop(tokio::time::timeout(stay, stream).await);
+        }
+    }
+}
+
+#[tokio::test]
+async fn after_fickle_clients_and_upstreams_every_permit_is_back_and_every_token_is_booked() {
+    const DAY: u64 = 10_000_000;
+    let slow = || Reply { chunk_delay_ms: 2, ..Reply::tokens(10) };
+    let script = Script::from(Reply::tokens(5).prompt_tokens(20))
+        .on_body("slow ", slow())
+        .on_body("cut ", Reply { act: Act::CutAfter { chunks: 2, reset: false }, ..slow() })
+        .on_body("close ", Reply { act: Act::Close, ..Reply::default() })
+        .on_body("hang ", Reply::hang())
+        .on_body("liar ", slow().usage(Usage::Off(300)));
+    let pool =
+        |pool: support::Pool| pool.concurrent(6).tokens_per_sec(20_000).burst_tokens(5_000).rps(400).burst_requests(40);
+    let app = app().pool("m", pool).script(script).set("scheduling.priority_levels", 5);
+    let app = app.set("upstream.first_byte_timeout_ms", 100).set("upstream.cancel_grace_ms", 20);
+    let app = app.set("scheduling.queue_depth", 8).start().await.unwrap();
+    let fields = json!({"name": "fickle", "priority_ceiling": 0, "concurrency": 8, "rps": 300, "tokens_per_day": DAY});
+    let client = client_with(&app, fields).await;
+    let clients: Vec<_> = (0..16).map(|seed| tokio::spawn(fickle(client.clone(), seed))).collect();
+    for client in clients {
+        client.await.unwrap();
+    }
+    idle(&app.client).await;
+    assert!(app.upstream.stats().peak_in_flight <= 6, "{:?}", app.upstream.stats());
+    assert_eq!(app.upstream.in_flight(0).await.in_flight, 0);
+
+    // The key's own permits: eight may come at once, of which six run.
+    app.upstream.set(Reply::tokens(1).held_at("after"));
+    let eight: Vec<_> = (0..8).map(|i| begin(&client, sized("m", &format!("after {i}"), 50), &[])).collect();
+    app.upstream.in_flight(6).await;
+    waiting(&app.client, 2).await;
+    app.upstream.open_at("after");
+    assert!(crate::rig::replies(eight).await.iter().all(|reply| reply.status == 200));
+    idle(&app.client).await;
+
+    // The day's quota has been charged what the usage rows say, to the token.
+    let calls = app.upstream.stats().requests;
+    let last = client.chat(&sized("m", "last", 50)).await.unwrap();
+    let left: u64 = last.header("x-tokligence-quota-remaining").parse().unwrap();
+    let rows = crate::rig::usage_rows(&app.client, usize::try_from(calls + 1).unwrap()).await;
+    let id = last.header("x-request-id");
+    let charged = rows.iter().filter(|row| row["request_id"] != json!(id));
+    let charged: u64 = charged.map(|row| row["charged_tokens"].as_u64().unwrap()).sum();
+    assert_eq!((rows.len() as u64, DAY - left), (calls + 1, charged + 50));
+    report(&format!("{calls} calls of fickle clients, {charged} tokens"));
+    assert!(!app.gateway.log().contains("panicked"));
 }

@@ -5,7 +5,7 @@ use ledger::entry::{Reply, Retry};
 use ledger::keeper::{Keeper, Request, WaitId, Word};
 use ledger::model::{Dimension, Incarnation, NodeId, PoolId, Scope};
 use ledger::rules::Rules;
-use ledger::time::Stamp;
+use ledger::time::{RENEW_US, Stamp};
 use raft::{Leader, clock};
 use std::collections::HashMap;
 use std::fmt;
@@ -174,9 +174,10 @@ impl Shared {
         Ok(Place { shared: self.clone(), id, word, heard: false })
     }
 
-    /// When a request that waited in vain may come through.
-    pub(super) fn estimate(&self, request: &Request) -> Duration {
-        self.lock().estimate(request, true)
+    /// When a request that waited so long in vain may come through. After one renewal the leader's word on what waits
+    /// counts the request itself.
+    pub(super) fn estimate(&self, request: &Request, wait: Duration) -> Duration {
+        self.lock().estimate(request, wait >= Duration::from_micros(RENEW_US))
     }
 
     /// Takes in a reply of the leader and wakes those it is about.
