@@ -188,6 +188,33 @@ async fn a_days_quota_survives_kill_9() {
 }
 
 #[tokio::test]
+async fn after_kill_9_a_days_quota_is_charged_what_the_usage_rows_say() {
+    const DAY: u64 = 10_000_000;
+    let reply = Reply::default().prompt_tokens(prompt_tokens(&text(0))).spread(Duration::from_millis(10), 30);
+    let mut app = app().pool("m", |pool| pool.concurrent(20)).script(reply).start().await.unwrap();
+    let daily = client_with(&app, json!({"name": "daily", "tokens_per_day": DAY, "concurrency": 100})).await;
+    for life in 1..=3 {
+        let client = app.client.with_key(daily.key());
+        let load = tokio::spawn(async move { load(&client, 200).await });
+        app.upstream.ended(life * 100).await;
+        app.gateway.kill9().await.unwrap();
+        load.await.unwrap();
+        app.restart().await.unwrap();
+    }
+    idle(&app.client).await;
+    // Every call that the upstream heard of has its row, and so may have some whose intent was all that came of them.
+    let calls = usize::try_from(app.upstream.stats().requests).unwrap();
+    let daily = app.client.with_key(daily.key());
+    let last = daily.chat(&sized("m", &text(1), COST)).await.unwrap();
+    let left: u64 = last.header("x-tokligence-quota-remaining").parse().unwrap();
+    let rows = crate::rig::usage_rows(&app.client, calls + 1).await;
+    let charged: u64 = rows.iter().map(|row| row["charged_tokens"].as_u64().unwrap()).sum();
+    let lost = rows.iter().filter(|row| row["status"] == "lost").count();
+    report(&format!("three lives killed: {calls} calls, {} rows, {lost} lost", rows.len()));
+    assert_eq!(DAY - left, charged);
+}
+
+#[tokio::test]
 async fn a_second_start_finds_the_same_keys_and_pools() {
     let pools = app().pool("m", |pool| pool.concurrent(7)).pool("other", |pool| pool.rps(5));
     let mut app = pools.start().await.unwrap();

@@ -185,9 +185,9 @@ impl Dice {
 /// One client: plain or streamed, patient or not, who may go at any moment; the upstream may do anything.
 async fn fickle(client: GatewayClient, seed: u64) {
     let mut dice = Dice(seed);
-    for i in 0..40 {
+    for i in 0..100 {
         let tag = ["fine", "fine", "slow", "cut", "close", "hang", "liar"][dice.below(7) as usize];
-        let body = sized("m", &format!("{tag} {seed:02} {i:02}"), 50 + dice.below(200));
+        let body = sized("m", &format!("{tag} {seed:02} {i:03}"), 50 + dice.below(200));
         let headers = [
             ("x-tokligence-timeout-ms", (5 + dice.below(100)).to_string()),
             ("x-tokligence-priority", dice.below(5).to_string()),
