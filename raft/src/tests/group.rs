@@ -8,8 +8,16 @@ use super::{Tape, quick};
 use crate::group::{Group, LatencyHook, ProposeError, Settings, StartError};
 use crate::store::MAX_PAYLOAD_BYTES;
 
+/// Starts a group. Other tests fork children beside this one, and until such a child has become another program it
+/// holds the lock of a directory that its parent has let go of already.
 async fn start(config: Settings) -> Group<Tape> {
-    Group::start(config, Tape::default()).await.unwrap()
+    for _ in 0..250 {
+        match Group::start(config.clone(), Tape::default()).await {
+            Err(StartError::AlreadyRunning { .. }) => tokio::time::sleep(Duration::from_millis(20)).await,
+            started => return started.unwrap(),
+        }
+    }
+    panic!("the directory is still locked after five seconds");
 }
 
 fn payloads(group: &Group<Tape>) -> Vec<Vec<u8>> {
