@@ -8,9 +8,10 @@ mod powerloss;
 mod suite;
 mod workload;
 
-use crate::group::Settings;
+use crate::group::{Group, Settings, StartError};
 use crate::machine::{Applied, Machine, Stop};
 use ledger::entry::LogPos;
+use std::time::Duration;
 
 /// A machine that keeps every payload, refuses nothing, and stops at one word.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -55,4 +56,16 @@ impl Machine for Tape {
 /// A configuration with times as short as they go.
 pub(crate) fn quick(dir: &std::path::Path) -> Settings {
     Settings { heartbeat_ms: 20, election_ms: (100, 150), start_ms_max: 10_000, ..Settings::new(dir, 1) }
+}
+
+/// Starts a group. Other tests fork children beside this one, and until such a child has become another program it
+/// holds the lock of a directory that its parent has let go of already.
+pub(crate) async fn start(settings: Settings) -> Result<Group<Tape>, StartError> {
+    for _ in 0..250 {
+        match Group::start(settings.clone(), Tape::default()).await {
+            Err(StartError::AlreadyRunning { .. }) => tokio::time::sleep(Duration::from_millis(20)).await,
+            started => return started,
+        }
+    }
+    panic!("the directory is still locked after five seconds");
 }

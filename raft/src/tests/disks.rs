@@ -7,9 +7,9 @@ use std::sync::atomic::Ordering;
 
 use openraft::EntryPayload;
 
-use super::{Tape, quick};
+use super::quick;
 use crate::fault::Fault;
-use crate::group::{Group, ProposeError, StartError};
+use crate::group::{ProposeError, StartError};
 use crate::store::flusher::{Done, FsyncStats};
 use crate::store::{MAX_PAYLOAD_BYTES, Store};
 use crate::types::{Entry, Payload, Vote, log_id};
@@ -98,7 +98,7 @@ async fn what_a_crash_during_open_left_does_not_brick_the_store() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_failing_disk_ends_the_nodes_part_and_acknowledges_nothing() {
     let dir = tempfile::tempdir().unwrap();
-    let group = Group::start(quick(dir.path()), Tape::default()).await.unwrap();
+    let group = super::start(quick(dir.path())).await.unwrap();
     group.propose(b"kept".to_vec()).await.unwrap();
     group.fault().syncs_fail.store(true, Ordering::Relaxed);
     assert_eq!(group.propose(b"lost".to_vec()).await, Err(ProposeError::Indeterminate));
@@ -114,14 +114,14 @@ async fn a_failing_disk_ends_the_nodes_part_and_acknowledges_nothing() {
 async fn refusal(dir: &Path, node: u64) -> StartError {
     let mut settings = quick(dir);
     settings.node_id = node;
-    Group::start(settings, Tape::default()).await.unwrap_err()
+    super::start(settings).await.unwrap_err()
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn lost_and_mixed_up_data_is_refused_with_one_sentence() {
     let (dir, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     for path in [dir.path(), other.path()] {
-        let group = Group::start(quick(path), Tape::default()).await.unwrap();
+        let group = super::start(quick(path)).await.unwrap();
         group.propose(b"mine".to_vec()).await.unwrap();
         group.shutdown().await;
     }
@@ -162,7 +162,7 @@ async fn a_damaged_only_snapshot_is_refused_once_the_log_was_purged() {
     let dir = tempfile::tempdir().unwrap();
     let mut settings = quick(dir.path());
     (settings.snapshot_every, settings.keep_entries) = (1_000, 0);
-    let group = Group::start(settings, Tape::default()).await.unwrap();
+    let group = super::start(settings).await.unwrap();
     for item in 0..20 {
         group.propose(vec![item]).await.unwrap();
     }

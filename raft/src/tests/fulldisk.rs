@@ -8,8 +8,8 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use super::{Tape, quick};
-use crate::group::{Group, ProposeError};
+use super::quick;
+use crate::group::ProposeError;
 
 const CHILD_DIR: &str = "RAFT_FULL_DISK_DIR";
 /// Units: blocks of 512 or 1024 bytes, depending on the shell; sled's first segment of 8 MiB fits, not much more does.
@@ -17,7 +17,7 @@ const LIMIT_BLOCKS: &str = "18000";
 
 #[tokio::main]
 async fn fill(dir: &Path) {
-    let group = Group::start(quick(dir), Tape::default()).await.unwrap();
+    let group = super::start(quick(dir)).await.unwrap();
     let mut acknowledged = 0u64;
     let error = loop {
         let mut payload = vec![7; 8_000];
@@ -51,7 +51,7 @@ fn a_full_disk_ends_the_nodes_part_and_loses_nothing() {
     let acknowledged: usize = acknowledged.parse().unwrap();
     assert!(acknowledged > 100 && message.contains("failed"), "{seen}");
     let after = async {
-        let group = Group::start(quick(dir.path()), Tape::default()).await.unwrap();
+        let group = super::start(quick(dir.path())).await.unwrap();
         let found =
             group.with_machine(|tape| tape.entries.iter().map(|(_, payload)| payload.len()).collect::<Vec<_>>());
         assert!(found.len() >= acknowledged && found.iter().all(|length| *length == 8_000), "{} kept", found.len());

@@ -8,16 +8,8 @@ use super::{Tape, quick};
 use crate::group::{Group, LatencyHook, ProposeError, Settings, StartError};
 use crate::store::MAX_PAYLOAD_BYTES;
 
-/// Starts a group. Other tests fork children beside this one, and until such a child has become another program it
-/// holds the lock of a directory that its parent has let go of already.
-async fn start(config: Settings) -> Group<Tape> {
-    for _ in 0..250 {
-        match Group::start(config.clone(), Tape::default()).await {
-            Err(StartError::AlreadyRunning { .. }) => tokio::time::sleep(Duration::from_millis(20)).await,
-            started => return started.unwrap(),
-        }
-    }
-    panic!("the directory is still locked after five seconds");
+async fn start(settings: Settings) -> Group<Tape> {
+    super::start(settings).await.unwrap()
 }
 
 fn payloads(group: &Group<Tape>) -> Vec<Vec<u8>> {
@@ -128,7 +120,7 @@ async fn a_machine_that_stops_ends_the_nodes_part_and_says_why() {
         group.leadership().wait_for(|now| !now.is_leader).await.unwrap();
         group.shutdown().await;
         // The entry is in the log for good, so another start ends at the same place.
-        let again = Group::start(quick(dir.path()), Tape::default()).await;
+        let again = super::start(quick(dir.path())).await;
         assert!(matches!(&again, Err(StartError::Consensus(message)) if message.contains(reason)), "{again:?}");
     }
 }
