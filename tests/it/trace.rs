@@ -11,9 +11,9 @@ use support::{Call, ChatReply, Pool, Reply, TestApp, clock};
 
 const REQUESTS: u64 = 300;
 const LEVELS: u64 = 5;
-const TOKENS_PER_SEC: u64 = 6_000;
-const BURST_TOKENS: u64 = 6_000;
-const RPS: u64 = 60;
+const TOKENS_PER_SEC: u64 = 4_000;
+const BURST_TOKENS: u64 = 3_000;
+const RPS: u64 = 48;
 const BURST_REQUESTS: u64 = 20;
 const PERMITS: u64 = 6;
 
