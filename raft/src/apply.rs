@@ -51,6 +51,11 @@ impl<M: Machine> Applier<M> {
         read(&self.state.read().unwrap_or_else(PoisonError::into_inner).machine)
     }
 
+    /// The index of the last entry that was applied.
+    pub(crate) fn applied(&self) -> Option<u64> {
+        self.state.read().unwrap_or_else(PoisonError::into_inner).applied.map(|id| id.index)
+    }
+
     fn apply_one(&self, entry: Entry) -> io::Result<Reply> {
         let id = entry.log_id;
         let mut state = self.state.write().map_err(|_| self.stopped(id, "an earlier entry panicked"))?;

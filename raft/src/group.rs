@@ -207,7 +207,8 @@ impl<M: Machine> Group<M> {
     /// [`ProposeError::Stopped`] when this node's part ended.
     pub async fn snapshot_now(&self) -> Result<(), ProposeError> {
         let stopped = |error: String| ProposeError::Stopped(self.stopped().unwrap_or(error));
-        let (raft, applied) = (&self.inner.raft, self.metrics().applied);
+        // The metrics of consensus lag behind the machine by a moment.
+        let (raft, applied) = (&self.inner.raft, self.inner.applier.applied());
         loop {
             raft.trigger().snapshot().await.map_err(|error| stopped(error.to_string()))?;
             let wait = raft.wait(Some(RETRIGGER));
