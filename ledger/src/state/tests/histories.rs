@@ -277,10 +277,10 @@ impl History {
 
     fn restart(&mut self, node: usize, same_boot: bool) {
         let old = self.nodes[node].who;
-        let until = Stamp(self.now.0 + REQUEST_US_MAX);
-        let running = self.nodes[node].running.len();
         if !same_boot {
-            self.orphans.extend(std::iter::repeat_n(until, running));
+            // What ran goes on at the upstream, as long as it could have: the maximum counts from its start.
+            let ends = self.nodes[node].running.iter().map(|(_, run)| Stamp(run.since.0 + REQUEST_US_MAX));
+            self.orphans.extend(ends);
         }
         let lost: Vec<_> = self.open.keys().copied().filter(|&(who, _)| who == life(old)).collect();
         for key in lost {
@@ -380,6 +380,24 @@ proptest! {
         prop_assert_eq!(again.digest(), history.state.digest());
         prop_assert_eq!(again, history.state);
     }
+}
+
+/// Found by a random history: the request began as the lease ended, and its machine was lost while it ran.
+#[test]
+fn a_lost_machines_permits_come_back_once_its_last_request_must_have_ended() {
+    let mut history = History::new();
+    let began_us = LEASE_US - 200_000;
+    for step in [Step::Reserve(1, 1, true), Step::Pass(began_us), Step::Start(1, 0), Step::Pass(REQUEST_US_MAX / 3)] {
+        history.step(&step);
+    }
+    history.step(&Step::Restart(1, false));
+    history.step(&Step::FreeLost);
+    history.check().unwrap();
+    assert_eq!(history.state.pools[&POOL].permits_out(), 1);
+    history.step(&Step::Pass(LEASE_US + REQUEST_US_MAX - began_us - REQUEST_US_MAX / 3));
+    history.step(&Step::FreeLost);
+    history.check().unwrap();
+    assert_eq!(history.state.pools[&POOL].permits_out(), 0);
 }
 
 #[test]
