@@ -51,11 +51,15 @@ pub enum Path {
 pub enum Refusal {
     /// The queue of its model and priority is full.
     QueueFull {
+        /// The limit that takes longest.
+        dimension: Dimension,
         /// When a new try may succeed.
         retry_after: Duration,
     },
     /// It waited as long as it may.
     QueueTimeout {
+        /// The limit that takes longest.
+        dimension: Dimension,
         /// When a new try may succeed.
         retry_after: Duration,
     },
@@ -198,14 +202,14 @@ fn request(ask: &Ask, pool: ledger::model::PoolId) -> Request {
 }
 
 /// Waits in the queue. Leaving early, in whatever way, gives the place up.
-async fn wait(shared: &Arc<Shared>, ask: &Ask, request: &Request, place: Place) -> Result<Admitted, Refusal> {
+async fn wait(shared: &Arc<Shared>, ask: &Ask, request: &Request, mut place: Place) -> Result<Admitted, Refusal> {
     let began_us = clock::boot_us();
     let word = tokio::time::timeout(ask.max_wait, place.word()).await;
     let wait = Duration::from_micros(clock::boot_us().saturating_sub(began_us));
     let word = match word {
         Ok(Some(word)) => word,
         Ok(None) => return Err(Refusal::Unavailable { retry_after: Duration::from_secs(1) }),
-        Err(_) => return Err(Refusal::QueueTimeout { retry_after: shared.estimate(request, wait) }),
+        Err(_) => return Err(place.timeout(request)),
     };
     match word {
         Word::Granted { ticket, position, aged, quota_left } => {

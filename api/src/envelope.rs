@@ -94,14 +94,13 @@ fn shape(error: &Error) -> Shape {
 fn refused(refusal: &Refusal) -> (StatusCode, &'static str, Option<&'static str>) {
     let kind = |dimension: &Dimension| if *dimension == Dimension::Tokens { "tokens" } else { "requests" };
     match refusal {
-        Refusal::QueueFull { .. } | Refusal::QueueTimeout { .. } => {
-            (StatusCode::TOO_MANY_REQUESTS, "requests", Some("rate_limit_exceeded"))
-        }
         Refusal::Tenant { dimension: Dimension::TokensPerDay, .. }
         | Refusal::NeverFits { dimension: Dimension::TokensPerDay, .. } => {
             (StatusCode::TOO_MANY_REQUESTS, "insufficient_quota", Some("insufficient_quota"))
         }
-        Refusal::Tenant { dimension, .. } => {
+        Refusal::QueueFull { dimension, .. }
+        | Refusal::QueueTimeout { dimension, .. }
+        | Refusal::Tenant { dimension, .. } => {
             (StatusCode::TOO_MANY_REQUESTS, kind(dimension), Some("rate_limit_exceeded"))
         }
         Refusal::NeverFits { .. } => (StatusCode::BAD_REQUEST, "invalid_request_error", Some("request_exceeds_limit")),
@@ -184,13 +183,28 @@ mod tests {
 
     #[test]
     fn a_refusal_carries_the_true_time_rounded_up() {
-        let error = Error::Refused(Refusal::QueueFull { retry_after: Duration::from_micros(1_200_300) });
+        let retry_after = Duration::from_micros(1_200_300);
+        let error = Error::Refused(Refusal::QueueFull { dimension: Dimension::Concurrent, retry_after });
         let response = respond(&error, Family::Openai, RequestId([0; 16]));
         assert_eq!(response.status(), 429);
         assert_eq!(response.headers()["retry-after"], "2");
         assert_eq!(response.headers()["retry-after-ms"], "1201");
         assert!(!response.headers().contains_key("x-should-retry"));
         assert_eq!(told(&error, Family::Openai)["error"]["code"], "rate_limit_exceeded");
+    }
+
+    #[test]
+    fn a_queues_refusal_names_what_is_short() {
+        let short =
+            [(Dimension::Tokens, "tokens"), (Dimension::Requests, "requests"), (Dimension::Concurrent, "requests")];
+        for (dimension, kind) in short {
+            let retry_after = Duration::from_secs(1);
+            for refusal in
+                [Refusal::QueueFull { dimension, retry_after }, Refusal::QueueTimeout { dimension, retry_after }]
+            {
+                assert_eq!(told(&Error::Refused(refusal), Family::Openai)["error"]["type"], kind);
+            }
+        }
     }
 
     #[test]

@@ -115,8 +115,8 @@ impl Error {
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Refused(
-                Refusal::QueueFull { retry_after }
-                | Refusal::QueueTimeout { retry_after }
+                Refusal::QueueFull { retry_after, .. }
+                | Refusal::QueueTimeout { retry_after, .. }
                 | Refusal::Tenant { retry_after, .. }
                 | Refusal::Unavailable { retry_after },
             ) => Some(*retry_after),
@@ -143,10 +143,10 @@ fn short(text: &str) -> String {
 fn refusal(refusal: &Refusal) -> String {
     let seconds = |after: &Duration| after.as_secs_f64();
     match refusal {
-        Refusal::QueueFull { retry_after } => {
+        Refusal::QueueFull { retry_after, .. } => {
             format!("the model is at capacity and its queue is full; try again in {:.3} s", seconds(retry_after))
         }
-        Refusal::QueueTimeout { retry_after } => {
+        Refusal::QueueTimeout { retry_after, .. } => {
             format!("the model stayed at capacity; try again in {:.3} s", seconds(retry_after))
         }
         Refusal::Tenant { dimension: Dimension::TokensPerDay, .. } => {

@@ -2,10 +2,10 @@
 
 use super::{Refusal, clock_now};
 use ledger::entry::{Reply, Retry};
-use ledger::keeper::{Keeper, Request, WaitId, Word};
+use ledger::keeper::{Estimate, Keeper, Request, WaitId, Word};
 use ledger::model::{Dimension, Incarnation, NodeId, PoolId, Scope};
 use ledger::rules::Rules;
-use ledger::time::{RENEW_US, Stamp};
+use ledger::time::Stamp;
 use raft::{Leader, clock};
 use std::collections::HashMap;
 use std::fmt;
@@ -57,8 +57,9 @@ impl Door {
         self.names.get(name).copied()
     }
 
-    fn estimate(&self, request: &Request, waited: bool) -> Duration {
-        Duration::from_micros(self.keeper.estimate_us(request, waited)).max(RETRY_MIN)
+    fn estimate(&self, request: &Request, place: Option<WaitId>) -> (Dimension, Duration) {
+        let Estimate { wait_us, dimension } = self.keeper.estimate(clock_now(), request, place);
+        (dimension, Duration::from_micros(wait_us).max(RETRY_MIN))
     }
 
     fn forget(&mut self, id: WaitId) -> Option<Waiter> {
@@ -166,18 +167,13 @@ impl Shared {
         let depth = door.depths.entry(at).or_default();
         if *depth >= self.queue_depth {
             door.keeper.leave(id);
-            return Err(Refusal::QueueFull { retry_after: door.estimate(request, false) });
+            let (dimension, retry_after) = door.estimate(request, None);
+            return Err(Refusal::QueueFull { dimension, retry_after });
         }
         *depth += 1;
         let (sender, word) = oneshot::channel();
         door.waiters.insert(id, Waiter { word: sender, at });
         Ok(Place { shared: self.clone(), id, word, heard: false })
-    }
-
-    /// When a request that waited so long in vain may come through. After one renewal the leader's word on what waits
-    /// counts the request itself.
-    pub(super) fn estimate(&self, request: &Request, wait: Duration) -> Duration {
-        self.lock().estimate(request, wait >= Duration::from_micros(RENEW_US))
     }
 
     /// Takes in a reply of the leader and wakes those it is about.
@@ -265,10 +261,16 @@ pub(super) struct Place {
 
 impl Place {
     /// Waits for the leader's word; none when there will not be one.
-    pub(super) async fn word(mut self) -> Option<Word> {
+    pub(super) async fn word(&mut self) -> Option<Word> {
         let word = (&mut self.word).await.ok();
         self.heard = true;
         word
+    }
+
+    /// What a request that waited here in vain is told. It still has its place: what the leader counts it in is known.
+    pub(super) fn timeout(&self, request: &Request) -> Refusal {
+        let (dimension, retry_after) = self.shared.lock().estimate(request, Some(self.id));
+        Refusal::QueueTimeout { dimension, retry_after }
     }
 }
 

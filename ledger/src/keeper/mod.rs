@@ -4,16 +4,20 @@
 //! replies into wake-ups. While nobody waits on a pool it admits from its slice; otherwise it asks the leader, and only
 //! the leader ever says no.
 
+mod estimate;
 mod holding;
 mod talk;
+
+pub use estimate::Estimate;
 
 #[cfg(test)]
 mod tests;
 
-use crate::entry::{Amounts, Ask, Backlog, End, Hold, Retry, Who};
+use crate::entry::{Amounts, Ask, End, Hold, Retry, Who};
 use crate::model::{Dimension, Epoch, Incarnation, NodeId, PoolId, PoolLimits, Priority, Scope, Tenants};
 use crate::rules::Rules;
 use crate::time::{Boot, SEND_WITHIN_US, Stamp};
+use estimate::Heard;
 use holding::{Holding, Untold};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -105,7 +109,7 @@ pub struct Keeper {
     lease_until: Boot,
     stamp: Stamp,
     pools: BTreeMap<PoolId, Holding>,
-    backlogs: BTreeMap<PoolId, Backlog>,
+    backlogs: BTreeMap<PoolId, Heard>,
     waiting: BTreeMap<WaitId, Waiting>,
     by_seq: BTreeMap<u64, WaitId>,
     next_seq: u64,
@@ -132,6 +136,8 @@ struct Waiting {
     stamp: Stamp,
     /// When it was last told of; none means that the leader does not know of it.
     sent: Option<Boot>,
+    /// The first message that named it to the present leader.
+    named: Option<u64>,
 }
 
 impl Ticket {
@@ -253,27 +259,6 @@ impl Keeper {
         self.end(waiting.seq, None);
     }
 
-    /// How long until a request of that size may come through, as far as this node knows. One that has `waited` is part
-    /// of what the leader said waits.
-    ///
-    /// Units: microseconds.
-    pub fn estimate_us(&self, request: &Request, waited: bool) -> u64 {
-        let Some(holding) = self.pools.get(&request.pool) else { return 0 };
-        let nothing = Backlog::default();
-        let backlog = self.backlogs.get(&request.pool).unwrap_or(&nothing);
-        let ahead = |waits: &[u64]| waits.iter().take(usize::from(request.priority.0) + 1).sum::<u64>();
-        let wait = |limit: Option<crate::model::BucketLimit>, ahead: u64, cost: u64, level: u64| {
-            let Some(limit) = limit.filter(|limit| limit.rate.units > 0) else { return 0 };
-            let missing = u128::from(ahead.saturating_add(cost).saturating_sub(level));
-            let wait = missing * u128::from(limit.rate.per_us) / u128::from(limit.rate.units);
-            u64::try_from(wait).unwrap_or(u64::MAX)
-        };
-        let (tokens, requests) = if waited { (0, 0) } else { (request.tokens, 1) };
-        let tokens = wait(holding.limits.tokens, ahead(&backlog.tokens), tokens, backlog.level_tokens);
-        let requests = wait(holding.limits.requests, ahead(&backlog.requests), requests, backlog.level_requests);
-        tokens.max(requests)
-    }
-
     /// Whether there is something that the leader should hear at once.
     pub fn is_urgent(&self) -> bool {
         self.urgent && self.in_flight.is_none()
@@ -315,7 +300,7 @@ impl Keeper {
         let id = WaitId(self.next_wait);
         self.next_wait += 1;
         let seq = self.number_request(id);
-        let waiting = Waiting { request: request.clone(), seq, since: now, stamp: self.stamp, sent: None };
+        let waiting = Waiting { request: request.clone(), seq, since: now, stamp: self.stamp, sent: None, named: None };
         self.waiting.insert(id, waiting);
         self.urgent = true;
         id

@@ -59,6 +59,7 @@ impl Keeper {
         }
         for waiting in self.waiting.values_mut().filter(|waiting| due(waiting)) {
             waiting.sent = Some(now);
+            waiting.named.get_or_insert(self.number);
         }
         let wants = self.pools.iter().filter(|(_, holding)| !holding.contended);
         let wants = wants.filter_map(|(&pool, holding)| holding.want(pool)).collect();
@@ -85,7 +86,11 @@ impl Keeper {
         }
         if reply.term > self.term {
             self.term = reply.term;
-            self.waiting.values_mut().for_each(|waiting| waiting.sent = None);
+            let answered = reply.answers_to.map(|(number, _)| number);
+            for waiting in self.waiting.values_mut() {
+                waiting.sent = None;
+                waiting.named = waiting.named.filter(|&named| answered == Some(named));
+            }
             self.urgent |= !self.waiting.is_empty();
         }
         self.stamp = self.stamp.max(reply.stamp);
@@ -94,7 +99,7 @@ impl Keeper {
             self.renewed(number, if self.rules.lease_runs_from_sending { sent } else { now });
         }
         for pool in &reply.pools {
-            self.hear_pool(reply.index, pool);
+            self.hear_pool(now, reply, pool);
         }
         let words = reply.answers.iter().filter_map(|(seq, answer)| self.hear_answer(now, *seq, answer));
         words.collect()
@@ -118,18 +123,23 @@ impl Keeper {
         }
     }
 
-    fn hear_pool(&mut self, index: u64, reply: &PoolReply) {
-        let Some(holding) = self.pools.get_mut(&reply.pool) else { return };
-        holding.tokens.granted = holding.tokens.granted.max(reply.granted.tokens);
-        holding.requests.granted = holding.requests.granted.max(reply.granted.requests);
-        holding.permits.granted = holding.permits.granted.max(reply.granted.permits);
-        if index < holding.heard {
+    fn hear_pool(&mut self, now: Boot, reply: &Reply, pool: &PoolReply) {
+        let Some(holding) = self.pools.get_mut(&pool.pool) else { return };
+        holding.tokens.granted = holding.tokens.granted.max(pool.granted.tokens);
+        holding.requests.granted = holding.requests.granted.max(pool.granted.requests);
+        holding.permits.granted = holding.permits.granted.max(pool.granted.permits);
+        if reply.index < holding.heard {
             return;
         }
-        holding.heard = index;
-        holding.contended = reply.contended;
-        self.backlogs.insert(reply.pool, reply.backlog.clone());
-        if reply.contended && holding.release_all() {
+        holding.heard = reply.index;
+        holding.contended = pool.contended;
+        let heard = self.backlogs.entry(pool.pool).or_default();
+        heard.backlog = pool.backlog.clone();
+        heard.at = now;
+        if let Some((number, _)) = reply.answers_to {
+            heard.answered = heard.answered.max(number);
+        }
+        if pool.contended && holding.release_all() {
             self.urgent = true;
         }
     }
@@ -151,7 +161,7 @@ impl Keeper {
                 // It came too late to be used: given back, and asked for again under a new number.
                 self.end(seq, None);
                 let seq = self.number_request(id);
-                self.waiting.insert(id, Waiting { seq, sent: None, ..waiting });
+                self.waiting.insert(id, Waiting { seq, sent: None, named: None, ..waiting });
                 None
             }
             Answer::Refused { scope, dimension, retry, retry_us } => {
@@ -189,6 +199,7 @@ impl Keeper {
             let old = waiting.seq;
             waiting.seq = next;
             waiting.sent = None;
+            waiting.named = None;
             self.by_seq.remove(&old);
             self.number_request(id);
             self.end(old, None);

@@ -3,8 +3,8 @@
 use super::{Plan, Policy, Waiter};
 use crate::entry::{Amounts, Answer, Applied, Backlog, Outcome, PoolReply, Reply, Retry, Who};
 use crate::model::{NodeId, PoolId};
-use crate::state::{Claims, State};
-use crate::time::Boot;
+use crate::state::{Bucket, Claims, State};
+use crate::time::{Boot, Stamp};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What one node is to be told.
@@ -152,10 +152,11 @@ impl Policy {
             permits: if lease.permits_unsettled { 0 } else { lease.permits.granted },
         });
         let queue = self.queues.get(&id).filter(|queue| !queue.is_empty());
-        let level = |bucket: &Option<crate::state::Bucket>| bucket.as_ref().map_or(0, |bucket| bucket.level);
+        let now = state.stamp();
+        let level = |bucket: &Option<Bucket>| bucket.as_ref().map_or(0, |bucket| bucket.level_at(now));
         let (mut requests, mut tokens) = queue.map(|queue| queue.waiting()).unwrap_or_default();
-        owe_first(&mut tokens, pool.tokens.as_ref());
-        owe_first(&mut requests, pool.requests.as_ref());
+        owe_first(&mut tokens, pool.tokens.as_ref(), now);
+        owe_first(&mut requests, pool.requests.as_ref(), now);
         let backlog =
             Backlog { tokens, requests, level_tokens: level(&pool.tokens), level_requests: level(&pool.requests) };
         Some(PoolReply { pool: id, granted, contended: queue.is_some(), backlog })
@@ -173,8 +174,8 @@ fn granted_unheard(state: &State, node: NodeId) -> impl Iterator<Item = (u64, An
 }
 
 /// Debt is paid before anybody is served, so it stands with the most urgent.
-fn owe_first(waiting: &mut Vec<u64>, bucket: Option<&crate::state::Bucket>) {
-    let debt = bucket.map_or(0, |bucket| bucket.debt);
+fn owe_first(waiting: &mut Vec<u64>, bucket: Option<&Bucket>, now: Stamp) {
+    let debt = bucket.map_or(0, |bucket| bucket.debt_at(now));
     if debt > 0 {
         waiting.resize(waiting.len().max(1), 0);
         waiting[0] = waiting[0].saturating_add(debt);

@@ -93,6 +93,12 @@ impl Bucket {
         self.level + left.min(self.room(Rules::ALL))
     }
 
+    /// The debt that will be left at `now` if nothing else happens.
+    pub(crate) fn debt_at(&self, now: Stamp) -> u64 {
+        let (minted, _) = self.minted_in(now.0.saturating_sub(self.at.0));
+        self.debt.saturating_sub(minted)
+    }
+
     /// When the level will reach `wanted`, if nothing else happens; never, if it cannot.
     pub(crate) fn reaches(&self, wanted: u64) -> Option<Stamp> {
         let missing = (u128::from(wanted) + u128::from(self.debt)).saturating_sub(u128::from(self.level));

@@ -21,7 +21,8 @@ fn limited(requests: BucketLimit) -> TenantLimits {
 /// Asks for `tokens`, and says what was estimated before and what it took, in microseconds.
 fn estimate_and_wait(desk: &mut Desk, priority: u8, tokens: u64) -> (u64, u64) {
     let request = request_of(priority, tokens, None, &[]);
-    let estimate = desk.rig.keeper(0).estimate_us(&request, false);
+    let now = desk.rig.boot(0);
+    let estimate = desk.rig.keeper(0).estimate(now, &request, None).wait_us;
     let began = desk.rig.elapsed_us();
     desk.ask(0, '?', &request);
     while desk.count('?') == 0 {
