@@ -1,7 +1,9 @@
 //! What stands in the log, and what nodes and leader say to each other. Plain data: what it means is in `state`,
 //! `keeper` and `policy`.
 
-use crate::model::{Dimension, Epoch, Incarnation, NodeId, PoolId, PoolLimits, Priority, Scope, Tenants};
+use crate::model::{
+    Credential, Dimension, Epoch, Incarnation, NodeId, PoolId, PoolLimits, Priority, Scope, TenantLimits, Tenants,
+};
 use crate::time::{Boot, Stamp};
 use std::sync::Arc;
 
@@ -105,6 +107,20 @@ pub enum Op {
     },
     /// Drops rows that hold nothing a new row would not.
     Checkpoint,
+    /// Refuses a key, or all keys of a tenant, whatever any store of keys says.
+    Revoke {
+        /// What is refused from now on.
+        credential: Credential,
+        /// The last day for which it must be remembered: a year after the key's own end, or `u64::MAX`.
+        ///
+        /// Units: days since 1970-01-01, as in `RollDay`.
+        until_day: u64,
+    },
+    /// Sets a tenant's limits. Reservations that carry an older version are held to these.
+    SetTenant {
+        /// The limits.
+        limits: TenantLimits,
+    },
 }
 
 /// A node in one incarnation and epoch.

@@ -43,6 +43,15 @@ pub struct Scope {
     pub id: [u8; 16],
 }
 
+/// What can be revoked: one API key, or all that a tenant has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Credential {
+    /// The SHA-256 of an API key.
+    Hash([u8; 32]),
+    /// Every API key of a tenant.
+    Scope(Scope),
+}
+
 /// A rate as an exact fraction.
 ///
 /// Units: `units` per `per_us` microseconds.

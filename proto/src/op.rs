@@ -1,9 +1,9 @@
 //! Entries and their operations, to protobuf and back.
 
 use crate::pb::{self, op::Kind};
-use crate::{DecodeError, required};
+use crate::{DecodeError, malformed, required};
 use ledger::entry::{Entry, Op};
-use ledger::model::{Incarnation, NodeId, PoolId};
+use ledger::model::{Credential, Incarnation, NodeId, PoolId};
 use ledger::time::Stamp;
 
 impl From<&Entry> for pb::Entry {
@@ -60,6 +60,14 @@ impl From<&Op> for pb::Op {
             }
             Op::RollDay { day } => Kind::RollDay(pb::RollDay { day: *day }),
             Op::Checkpoint => Kind::Checkpoint(pb::Checkpoint {}),
+            Op::Revoke { credential, until_day } => {
+                let (hash, scope) = match credential {
+                    Credential::Hash(hash) => (Some(hash.to_vec()), None),
+                    Credential::Scope(scope) => (None, Some(scope.into())),
+                };
+                Kind::Revoke(pb::Revoke { hash, scope, until_day: *until_day })
+            }
+            Op::SetTenant { limits } => Kind::SetTenant(pb::SetTenant { limits: Some(limits.into()) }),
         };
         Self { kind: Some(kind) }
     }
@@ -103,13 +111,36 @@ impl TryFrom<pb::Op> for Op {
             },
             Kind::RollDay(op) => Op::RollDay { day: op.day },
             Kind::Checkpoint(pb::Checkpoint {}) => Op::Checkpoint,
+            Kind::Revoke(op) => Op::Revoke { credential: credential(op.hash, op.scope)?, until_day: op.until_day },
+            Kind::SetTenant(op) => Op::SetTenant { limits: required(op.limits, "the limits of a tenant")?.try_into()? },
         })
+    }
+}
+
+fn credential(hash: Option<Vec<u8>>, scope: Option<pb::Scope>) -> Result<Credential, DecodeError> {
+    match (hash, scope) {
+        (Some(hash), None) => {
+            let hash = hash.try_into().map_err(|_| malformed("a key's hash does not have 32 bytes"))?;
+            Ok(Credential::Hash(hash))
+        }
+        (None, Some(scope)) => Ok(Credential::Scope(scope.try_into()?)),
+        _ => Err(malformed("a revocation names a hash or a scope, and only one")),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_revocation_names_one_credential_of_the_right_length() {
+        let scope = || Some(pb::Scope { kind: 1, id: vec![7; 16] });
+        assert!(credential(Some(vec![1; 32]), None).is_ok());
+        assert!(credential(None, scope()).is_ok());
+        for (hash, scope) in [(None, None), (Some(vec![1; 32]), scope()), (Some(vec![1; 31]), None)] {
+            assert!(matches!(credential(hash, scope), Err(DecodeError::Malformed(_))));
+        }
+    }
 
     #[test]
     fn an_op_without_its_required_messages_is_refused() {
@@ -121,6 +152,7 @@ mod tests {
             Kind::Grant(pb::Grant::default()),
             Kind::Grant(pb::Grant { who: Some(pb::Who::default()), ..Default::default() }),
             Kind::Reserve(pb::Reserve::default()),
+            Kind::SetTenant(pb::SetTenant::default()),
         ];
         for kind in kinds {
             let refusal = Op::try_from(pb::Op { kind: Some(kind) }).unwrap_err();

@@ -9,7 +9,7 @@ use ledger::rules::Rules;
 use ledger::state::State;
 
 /// Version of the snapshot's encoding.
-const SNAPSHOT_VERSION: u8 = 1;
+const SNAPSHOT_VERSION: u8 = 2;
 
 /// The ledger as this node has applied it.
 #[derive(Debug)]
@@ -55,7 +55,9 @@ impl Machine for Replica {
         let damaged = || Stop::new("the snapshot of the ledger cannot be read");
         let (&version, rest) = bytes.split_first().ok_or_else(damaged)?;
         if version != SNAPSHOT_VERSION {
-            return Err(Stop::new(format!("the snapshot has version {version}; upgrade this node")));
+            return Err(Stop::new(format!(
+                "the snapshot has version {version}; this node reads version {SNAPSHOT_VERSION}"
+            )));
         }
         let (digest, encoded) = rest.split_first_chunk::<16>().ok_or_else(damaged)?;
         let (state, _): (State, usize) =

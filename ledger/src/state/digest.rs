@@ -25,14 +25,15 @@ impl fmt::Display for Digest {
 impl State {
     /// The digest of the ledger as it stands.
     pub fn digest(&self) -> Digest {
-        let counts = (self.next_pool, self.pools_version, self.reserved);
+        let counts = (self.next_pool, self.pools_version, self.reserved, self.revoked.version, self.limits_version);
         let head = hash(0, &(), &(self.at, self.stamp, self.day, counts));
         let sum = head
             .wrapping_add(rows(1, self.pools.iter()))
             .wrapping_add(rows(2, self.names.iter()))
             .wrapping_add(rows(3, self.nodes.iter()))
             .wrapping_add(rows(4, self.tenants.iter()))
-            .wrapping_add(rows(5, self.charged.iter()));
+            .wrapping_add(rows(5, self.charged.iter()))
+            .wrapping_add(rows(6, self.revoked.rows.iter()));
         Digest(sum)
     }
 }

@@ -10,6 +10,7 @@ mod headroom;
 mod node;
 mod pool;
 mod reserve;
+mod revoked;
 mod tenant;
 mod view;
 
@@ -25,10 +26,11 @@ pub use tenant::{Claims, Tenant};
 pub use view::{BucketView, PoolView, TenantView};
 
 use crate::entry::{Amounts, Applied, Entry, LogPos, Op, Outcome, Who};
-use crate::model::{Incarnation, NodeId, PoolId, PoolLimits, Scope};
+use crate::model::{Incarnation, NodeId, PoolId, PoolLimits, Scope, TenantLimits};
 use crate::rules::Rules;
 use crate::time::{LEASE_US, Stamp};
 use node::Charged;
+use revoked::Revoked;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -49,6 +51,9 @@ pub struct State {
     pub(crate) pools_version: u64,
     /// How many reservations took from tenants; refunds to tenants go by it.
     pub(crate) reserved: u64,
+    pub(crate) revoked: Revoked,
+    /// Raised whenever a tenant's limits are set, so that nodes know to look at them.
+    pub(crate) limits_version: u64,
     #[serde(skip)]
     pub(crate) rules: Rules,
 }
@@ -87,6 +92,8 @@ impl State {
             Op::Correct { node, incarnation, seq, tokens } => self.correct(*node, *incarnation, *seq, *tokens),
             Op::RollDay { day } => self.roll_day(*day),
             Op::Checkpoint => self.checkpoint(),
+            Op::Revoke { credential, until_day } => self.revoked.revoke(*credential, *until_day),
+            Op::SetTenant { limits } => self.set_tenant(limits),
         }
     }
 
@@ -235,11 +242,24 @@ impl State {
         Outcome::Done
     }
 
+    /// Sets a tenant's limits unless newer ones are known. The row is kept for a while even if it holds nothing, since
+    /// nodes may yet bring an older copy.
+    fn set_tenant(&mut self, limits: &TenantLimits) -> Outcome {
+        if self.tenants.get(&limits.scope).is_some_and(|tenant| tenant.limits.version >= limits.version) {
+            return Outcome::Nothing;
+        }
+        let day = self.day;
+        self.tenant(limits).set_on = Some(day);
+        self.limits_version += 1;
+        Outcome::Done
+    }
+
     fn checkpoint(&mut self) -> Outcome {
         for tenant in self.tenants.values_mut() {
             tenant.touch(None, self.day, self.stamp, self.reserved, self.rules);
         }
         self.tenants.retain(|_, tenant| !tenant.is_idle(self.day));
+        self.revoked.forget_before(self.day);
         Outcome::Done
     }
 }

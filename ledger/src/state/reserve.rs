@@ -81,7 +81,7 @@ impl State {
     }
 
     /// The tenant's row brought to the present; made when there is none.
-    fn tenant(&mut self, limits: &TenantLimits) -> &mut Tenant {
+    pub(crate) fn tenant(&mut self, limits: &TenantLimits) -> &mut Tenant {
         let tenant = self
             .tenants
             .entry(limits.scope)

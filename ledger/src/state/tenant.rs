@@ -21,6 +21,8 @@ pub struct Tenant {
     /// Permits of lost incarnations, with the time at which they come back.
     pub(crate) lost: Vec<(Stamp, u64)>,
     pub(crate) day: Day,
+    /// The day on which its limits were set by an operation of their own.
+    pub(crate) set_on: Option<u64>,
 }
 
 /// A quota within one day.
@@ -56,6 +58,7 @@ impl Tenant {
             permits: 0,
             lost: Vec::new(),
             day: Day { day, ..Day::default() },
+            set_on: None,
         }
     }
 
@@ -170,11 +173,13 @@ impl Tenant {
         }
     }
 
-    /// Whether a new row would be no different.
+    /// Whether a new row would be no different. One whose limits were set stays through the next day: by then every
+    /// node has read them from the store.
     pub(crate) fn is_idle(&self, today: u64) -> bool {
+        let is_known = self.set_on.is_none_or(|day| today > day + 1);
         let quota_idle = self.day.day != today || (self.day.used == 0 && self.day.pending == 0);
         let buckets_full = [&self.requests, &self.tokens].into_iter().flatten().all(Bucket::is_full);
-        self.permits == 0 && self.lost.is_empty() && quota_idle && buckets_full
+        is_known && self.permits == 0 && self.lost.is_empty() && quota_idle && buckets_full
     }
 }
 

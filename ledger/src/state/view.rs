@@ -2,7 +2,7 @@
 
 use super::{Bucket, Claims, NodeRow, Pool, State, Tenant};
 use crate::entry::{LogPos, Retry, Who};
-use crate::model::{BucketLimit, Dimension, Incarnation, NodeId, PoolId, PoolLimits, Scope, TenantLimits};
+use crate::model::{BucketLimit, Credential, Dimension, Incarnation, NodeId, PoolId, PoolLimits, Scope, TenantLimits};
 use crate::time::{LEASE_US, Stamp};
 use std::sync::Arc;
 
@@ -114,6 +114,31 @@ impl State {
             requests: tenant.requests.as_ref().map(|bucket| bucket_view(bucket, now)),
             tokens: tenant.tokens.as_ref().map(|bucket| bucket_view(bucket, now)),
         })
+    }
+
+    /// Whether a key must be refused, by its SHA-256, whatever any store of keys says.
+    pub fn is_revoked(&self, hash: &[u8; 32]) -> bool {
+        self.revoked.contains(Credential::Hash(*hash))
+    }
+
+    /// Whether every key of a tenant must be refused.
+    pub fn is_scope_revoked(&self, scope: Scope) -> bool {
+        self.revoked.contains(Credential::Scope(scope))
+    }
+
+    /// Changes whenever what is revoked does: whoever keeps keys then asks again which of them are.
+    pub fn revoked_version(&self) -> u64 {
+        self.revoked.version
+    }
+
+    /// The limits that a tenant is held to, if the ledger has a row of it. They bind only above the version at hand.
+    pub fn limits_of(&self, scope: Scope) -> Option<TenantLimits> {
+        self.tenants.get(&scope).map(|tenant| tenant.limits)
+    }
+
+    /// Changes whenever an operation sets a tenant's limits: whoever keeps limits then compares versions.
+    pub fn limits_version(&self) -> u64 {
+        self.limits_version
     }
 
     /// Why a tenant's limit would refuse a request now, beside what waits already.

@@ -2,7 +2,7 @@
 
 use ledger::entry::{Amounts, End, Entry, Op, PoolReport, Refund, Report, Who};
 use ledger::model::{
-    BucketLimit, Epoch, Incarnation, NodeId, PoolId, PoolLimits, Rate, Scope, ScopeKind, TenantLimits,
+    BucketLimit, Credential, Epoch, Incarnation, NodeId, PoolId, PoolLimits, Rate, Scope, ScopeKind, TenantLimits,
 };
 use ledger::time::Stamp;
 use proptest::collection::vec;
@@ -42,6 +42,8 @@ fn op() -> impl Strategy<Value = Op> {
         }),
         number().prop_map(|day| Op::RollDay { day }),
         Just(Op::Checkpoint),
+        (credential(), number()).prop_map(|(credential, until_day)| Op::Revoke { credential, until_day }),
+        tenant_limits().prop_map(|limits| Op::SetTenant { limits }),
     ]
 }
 
@@ -108,10 +110,17 @@ fn pool_limits() -> impl Strategy<Value = PoolLimits> {
     })
 }
 
-fn tenant_limits() -> impl Strategy<Value = TenantLimits> {
+fn scope() -> impl Strategy<Value = Scope> {
     let kind = prop_oneof![Just(ScopeKind::Key), Just(ScopeKind::User), Just(ScopeKind::Team)];
-    let scope = (kind, any::<[u8; 16]>()).prop_map(|(kind, id)| Scope { kind, id });
-    (scope, number(), bucket(), bucket(), option::of(number()), option::of(number())).prop_map(
+    (kind, any::<[u8; 16]>()).prop_map(|(kind, id)| Scope { kind, id })
+}
+
+fn credential() -> impl Strategy<Value = Credential> {
+    prop_oneof![any::<[u8; 32]>().prop_map(Credential::Hash), scope().prop_map(Credential::Scope)]
+}
+
+fn tenant_limits() -> impl Strategy<Value = TenantLimits> {
+    (scope(), number(), bucket(), bucket(), option::of(number()), option::of(number())).prop_map(
         |(scope, version, requests, tokens, concurrent, tokens_per_day)| TenantLimits {
             scope,
             version,

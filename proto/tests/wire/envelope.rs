@@ -77,7 +77,8 @@ fn bytes_after_an_entry_are_refused() {
 fn an_op_of_a_newer_version_is_refused() {
     let known = with_op(&[0x5a, 0]);
     assert!(decode(&known).is_ok(), "op 11 is Checkpoint");
-    for op in [&[][..], &[0x62, 0], &[0x82, 0x01, 0x02, 0x08, 0x07]] {
+    // Ops 1001 and 1002.
+    for op in [&[][..], &[0xca, 0x3e, 0], &[0xd2, 0x3e, 0x02, 0x08, 0x07]] {
         let refusal = decode(&with_op(op)).unwrap_err();
         assert_eq!(refusal, DecodeError::UnknownEvent, "{op:x?}");
         assert_eq!(refusal.to_string(), "the log holds an event of a newer version; upgrade this node");
@@ -86,7 +87,7 @@ fn an_op_of_a_newer_version_is_refused() {
 
 #[test]
 fn a_newer_op_beside_a_known_one_is_refused() {
-    assert_eq!(decode(&with_op(&[0x5a, 0, 0x62, 0])), Err(DecodeError::UnknownEvent));
+    assert_eq!(decode(&with_op(&[0x5a, 0, 0xca, 0x3e, 0])), Err(DecodeError::UnknownEvent));
 }
 
 #[test]

@@ -2,11 +2,12 @@
 
 use ledger::entry::{Amounts, End, Entry, Op, PoolReport, Refund, Report, Who};
 use ledger::model::{
-    BucketLimit, Epoch, Incarnation, NodeId, PoolId, PoolLimits, Rate, Scope, ScopeKind, TenantLimits,
+    BucketLimit, Credential, Epoch, Incarnation, NodeId, PoolId, PoolLimits, Rate, Scope, ScopeKind, TenantLimits,
 };
 use ledger::time::Stamp;
 
 const EVERY_OP: &str = include_str!("every_op_1.hex");
+const LATER_OPS: &str = include_str!("later_ops.hex");
 
 /// The entry whose bytes stand in `every_op_1.hex`: every op, every field set to a value of its own.
 pub(crate) fn every_op() -> Entry {
@@ -93,6 +94,26 @@ fn report() -> Report {
         vec![End { seq: 4_001, used: Some(300) }, End { seq: 4_002, used: Some(0) }, End { seq: 4_003, used: None }];
     let pools = vec![first, PoolReport { pool: PoolId(u32::MAX), ..PoolReport::default() }];
     Report { pools, absorbed: vec![3_999, 4_000, u64::MAX], ends, low: 3_998 }
+}
+
+/// Entries of later releases, oldest first: a line of `later_ops.hex` each.
+fn later() -> Vec<Entry> {
+    let one = |ops| Entry { proposer_term: 6, stamp: Stamp(2_345_678_901), ops };
+    vec![one(vec![
+        Op::Revoke { credential: Credential::Hash(std::array::from_fn(|i| i as u8)), until_day: 21_000 },
+        Op::Revoke { credential: Credential::Scope(tenant(ScopeKind::Team, 0x40).scope), until_day: u64::MAX },
+        Op::SetTenant { limits: tenant(ScopeKind::User, 0x50) },
+    ])]
+}
+
+#[test]
+fn what_later_releases_wrote_is_read_and_written_alike() {
+    let written: Vec<&str> = LATER_OPS.lines().collect();
+    let entries = later();
+    assert_eq!(entries.iter().map(|entry| hex::encode(proto::encode(entry))).collect::<Vec<_>>(), written);
+    for (entry, written) in entries.iter().zip(written) {
+        assert_eq!(proto::decode(&hex::decode(written).unwrap()).as_ref(), Ok(entry));
+    }
 }
 
 #[test]

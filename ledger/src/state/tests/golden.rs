@@ -38,7 +38,8 @@ fn every_script_is_run() {
     assert_eq!(names, SCRIPTS);
 }
 
-const SCRIPTS: [&str; 12] = [
+const SCRIPTS: [&str; 13] = [
+    "changes",
     "days",
     "entries",
     "leases",
@@ -106,6 +107,11 @@ fn tenants_are_refused_at_once_and_in_time_forgotten() {
 #[test]
 fn a_quota_is_of_one_day_and_an_expired_hold_is_corrected_once() {
     check("days");
+}
+
+#[test]
+fn a_revocation_is_remembered_and_set_limits_beat_older_copies() {
+    check("changes");
 }
 
 #[test]

@@ -3,7 +3,9 @@
 
 use super::nodes::{Node, Run};
 use crate::entry::{Amounts, Entry, LogPos, Op, Outcome, Who};
-use crate::model::{BucketLimit, NodeId, PoolId, PoolLimits, Rate, Scope, ScopeKind, TenantLimits, Tenants};
+use crate::model::{
+    BucketLimit, Credential, NodeId, PoolId, PoolLimits, Rate, Scope, ScopeKind, TenantLimits, Tenants,
+};
 use crate::rules::Rules;
 use crate::state::State;
 use crate::time::{LEASE_US, Stamp};
@@ -38,6 +40,8 @@ enum Step {
     Day,
     Checkpoint,
     Correct(usize, u64),
+    SetTenant,
+    Revoke(u8, u64),
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -61,6 +65,8 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Step::Day),
         1 => Just(Step::Checkpoint),
         1 => (which, 0u64..150).prop_map(|(a, t)| Step::Correct(a, t)),
+        1 => Just(Step::SetTenant),
+        1 => (0u8..4, 0u64..5).prop_map(|(key, days)| Step::Revoke(key, days)),
     ]
 }
 
@@ -97,6 +103,9 @@ struct History {
     lost: Vec<((Who, u64), Hold)>,
     used: u64,
     overrun: u64,
+    versions: u64,
+    /// Until which day each key is known to be revoked.
+    revoked: BTreeMap<u8, u64>,
 }
 
 impl History {
@@ -113,6 +122,8 @@ impl History {
             lost: Vec::new(),
             used: 0,
             overrun: 0,
+            versions: 1,
+            revoked: BTreeMap::new(),
         };
         history.limit(0);
         history.apply(Op::RollDay { day: 1 });
@@ -206,7 +217,28 @@ impl History {
             Step::Day => self.roll(),
             Step::Checkpoint => _ = self.apply(Op::Checkpoint),
             Step::Correct(which, tokens) => self.correct(which, tokens),
+            Step::SetTenant => self.set_tenant(),
+            Step::Revoke(key, days) => self.revoke(key, days),
         }
+    }
+
+    /// Reservations go on carrying the first version.
+    fn set_tenant(&mut self) {
+        self.versions += 1;
+        let limits = TenantLimits { version: self.versions, ..tenant() };
+        assert_eq!(self.apply(Op::SetTenant { limits }), Outcome::Done);
+        assert_eq!(self.apply(Op::SetTenant { limits: tenant() }), Outcome::Nothing);
+        assert_eq!(self.state.limits_of(limits.scope), Some(limits));
+    }
+
+    fn revoke(&mut self, key: u8, days: u64) {
+        let until_day = self.state.day() + days;
+        let version = self.state.revoked_version();
+        let credential = Credential::Hash([key; 32]);
+        let changed = self.apply(Op::Revoke { credential, until_day }) == Outcome::Done;
+        assert_eq!(self.state.revoked_version() != version, changed);
+        let known = self.revoked.entry(key).or_default();
+        *known = until_day.max(*known);
     }
 
     fn limits(&self) -> PoolLimits {
@@ -331,6 +363,9 @@ impl History {
         prop_assert_eq!(pool.tokens.as_ref().map(|bucket| bucket.outstanding), Some(leased + attached.tokens));
         prop_assert_eq!(pool.requests.as_ref().map(|bucket| bucket.outstanding), Some(calls + attached.requests));
         prop_assert_eq!(pool.attached_permits, attached.permits);
+        for (&key, &until_day) in self.revoked.iter().filter(|(_, until_day)| **until_day >= self.state.day()) {
+            prop_assert!(self.state.is_revoked(&[key; 32]), "revoked until day {}", until_day);
+        }
         // L3: whatever runs has a permit, and a node runs no more than it holds.
         let running: usize = self.nodes.iter().map(|node| node.permits_in_use()).sum();
         prop_assert!((running + self.orphans.len()) as u64 <= pool.permits_out(), "L3: more runs than has permits");

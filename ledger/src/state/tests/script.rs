@@ -9,13 +9,16 @@
 //!         refund SLOT:TOKENS[:CALLS] oldest SLOT | absorbed 1,2 | end 3:100,4:void | low 5
 //! expire 1 | free-lost | grant 1 gpt tokens 100 calls 1 permits 1
 //! tenant key:a requests 1/s burst 1 tokens 10/s burst 20 concurrent 2 day 500      (a name for what follows)
+//! stale key:a concurrent 9                  as tenant, with a version before any other
 //! reserve 1 #7 gpt 600 [for key:a,team:t] | correct 1 up 3 #7 100 | day 2 | checkpoint
-//! show [pools|nodes|tenants]            prints rows
+//! revoke HEX|key:a until 400 | set-tenant key:a                     (as named)
+//! show [pools|nodes|tenants|revoked]            prints rows
 //! ```
 
 use crate::entry::{Amounts, End, Entry, LogPos, Op, Outcome, PoolReport, Refund, Report, Retry, Who};
 use crate::model::{
-    BucketLimit, Epoch, Incarnation, NodeId, PoolId, PoolLimits, Rate, Scope, ScopeKind, TenantLimits, Tenants,
+    BucketLimit, Credential, Epoch, Incarnation, NodeId, PoolId, PoolLimits, Rate, Scope, ScopeKind, TenantLimits,
+    Tenants,
 };
 use crate::rules::Rules;
 use crate::state::{Bucket, State};
@@ -85,9 +88,9 @@ impl Script {
                 self.show(words.next(), output);
                 return;
             }
-            Some("tenant") => {
+            Some(kind @ ("tenant" | "stale")) => {
                 words.next();
-                self.name_tenant(&mut words);
+                self.name_tenant(&mut words, kind == "stale");
                 return;
             }
             Some(_) => {}
@@ -159,6 +162,11 @@ impl Script {
             }
             "day" => Op::RollDay { day: number(&mut words) },
             "checkpoint" => Op::Checkpoint,
+            "revoke" => {
+                let credential = credential(words.next().unwrap());
+                Op::Revoke { credential, until_day: after(&mut words, "until").unwrap().parse().unwrap() }
+            }
+            "set-tenant" => Op::SetTenant { limits: self.tenants[words.next().unwrap()] },
             other => panic!("no command {other}"),
         }
     }
@@ -197,11 +205,12 @@ impl Script {
         self.state.names.get(name).copied().unwrap_or(PoolId(u32::MAX))
     }
 
-    fn name_tenant(&mut self, words: &mut Words<'_>) {
+    fn name_tenant(&mut self, words: &mut Words<'_>, stale: bool) {
         let name = words.next().unwrap().to_owned();
         self.versions += 1;
+        let version = if stale { 0 } else { self.versions };
         let (limits, _) = limits(words);
-        self.tenants.insert(name.clone(), TenantLimits { scope: scope(&name), version: self.versions, ..limits });
+        self.tenants.insert(name.clone(), TenantLimits { scope: scope(&name), version, ..limits });
     }
 
     /// Prints rows as they are at the present stamp; in the ledger they are brought there when next touched.
@@ -234,6 +243,16 @@ impl Script {
                 writeln!(output, "node {}: up {up} epoch {epoch} renewed {renewed} open [{}]", id.0, open.join(" "))
                     .unwrap();
             }
+        }
+        if what == Some("revoked") {
+            let shown = state.revoked.rows.iter().map(|(credential, until)| {
+                let credential = match credential {
+                    Credential::Hash(hash) => format!("{:02x}", hash[0]),
+                    Credential::Scope(scope) => show_scope(*scope),
+                };
+                format!(" {credential} until {until}")
+            });
+            writeln!(output, "revoked, version {}:{}", state.revoked_version(), shown.collect::<String>()).unwrap();
         }
         if all || what == Some("tenants") {
             for (scope, tenant) in &state.tenants {
@@ -352,6 +371,16 @@ fn show_bucket(line: &mut String, name: &str, bucket: Option<&Bucket>, limited: 
         }
     }
     line.push(';');
+}
+
+/// A scope, or a hash that begins with a byte in hex and is zero else.
+fn credential(name: &str) -> Credential {
+    if name.contains(':') {
+        return Credential::Scope(scope(name));
+    }
+    let mut hash = [0; 32];
+    hash[0] = u8::from_str_radix(name, 16).unwrap();
+    Credential::Hash(hash)
 }
 
 fn scope(name: &str) -> Scope {
