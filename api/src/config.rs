@@ -79,23 +79,29 @@ impl Default for Http {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Identity {
-    /// `sqlite:PATH`; empty means `identity.db` in the node's data directory.
-    pub database_url: String,
+    /// `sqlite:PATH` or `postgres://HOST/NAME`; empty means `identity.db` in the node's data directory.
+    pub database_url: Secret,
     /// A cache between the nodes and the database; empty for none.
-    pub redis_url: String,
+    pub redis_url: Secret,
     /// The key of the admin routes.
     pub admin_key: Secret,
     /// What happens to keys that cannot be looked up while the key stores are down.
     pub degraded_mode: KeyMode,
+    /// How long a node and Redis believe what the database said of a key.
+    pub cache_ttl_ms: u64,
+    /// How often each node takes a snapshot of all keys in force.
+    pub snapshot_refresh_ms: u64,
 }
 
 impl Default for Identity {
     fn default() -> Self {
         Self {
-            database_url: String::new(),
-            redis_url: String::new(),
+            database_url: Secret::default(),
+            redis_url: Secret::default(),
             admin_key: Secret::default(),
             degraded_mode: KeyMode::FailClosed,
+            cache_ttl_ms: 60_000,
+            snapshot_refresh_ms: 300_000,
         }
     }
 }

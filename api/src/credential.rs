@@ -1,28 +1,39 @@
 //! Takes the key out of a request's headers and asks the identity store whose it is. The key itself is never logged.
 
 use crate::error::Error;
-use crate::identity::{Caller, Identity, LookupError};
+use crate::identity::{Caller, Identity, LookupError, RouteGroup};
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
+use std::net::IpAddr;
 use std::sync::Arc;
 
-/// Finds the caller, in memory first.
+/// Finds the caller, in memory first, and sees that the key may use these routes.
 ///
 /// # Errors
-/// [`Error::NoKey`], [`Error::BadKey`] or [`Error::KeysUnavailable`].
-pub(crate) async fn caller(identity: &Identity, headers: &HeaderMap) -> Result<Arc<Caller>, Error> {
+/// [`Error::NoKey`], [`Error::BadKey`], [`Error::RouteNotAllowed`] or [`Error::KeysUnavailable`].
+pub(crate) async fn caller(
+    identity: &Identity,
+    headers: &HeaderMap,
+    group: RouteGroup,
+    client: Option<IpAddr>,
+) -> Result<Arc<Caller>, Error> {
     let presented = presented(headers).ok_or(Error::NoKey)?;
     let lookup = match identity.lookup_cached(presented) {
         Some(lookup) => lookup,
         None => identity.lookup(presented).await,
     };
-    lookup.map_err(|error| match error {
-        LookupError::Unknown | LookupError::Revoked | LookupError::Expired => Error::BadKey,
-        LookupError::StoresDown => Error::KeysUnavailable,
-    })
+    let caller = match lookup {
+        Ok(caller) => caller,
+        Err(LookupError::Unknown | LookupError::Revoked | LookupError::Expired) => return Err(Error::BadKey),
+        Err(LookupError::StoresDown) => identity.unchecked(presented, client).ok_or(Error::KeysUnavailable)?,
+    };
+    if !caller.scopes.allows(group) {
+        return Err(Error::RouteNotAllowed { group: group.as_str() });
+    }
+    Ok(caller)
 }
 
-fn presented(headers: &HeaderMap) -> Option<&str> {
+pub(crate) fn presented(headers: &HeaderMap) -> Option<&str> {
     let bearer = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()).and_then(|value| {
         let (scheme, key) = value.split_once(' ')?;
         scheme.eq_ignore_ascii_case("bearer").then(|| key.trim())

@@ -65,6 +65,7 @@ fn shape(error: &Error) -> Shape {
         Error::ContextLength { .. } => (StatusCode::BAD_REQUEST, invalid, Some("context_length_exceeded")),
         Error::NoKey | Error::BadKey => (StatusCode::UNAUTHORIZED, invalid, Some("invalid_api_key")),
         Error::ModelNotAllowed { .. } => (StatusCode::FORBIDDEN, invalid, Some("model_not_allowed")),
+        Error::RouteNotAllowed { .. } => (StatusCode::FORBIDDEN, invalid, Some("route_not_allowed")),
         Error::UnknownModel { .. } => (StatusCode::NOT_FOUND, invalid, Some("model_not_found")),
         Error::UnknownRoute { .. } => (StatusCode::NOT_FOUND, invalid, Some("unknown_url")),
         Error::MethodNotAllowed { .. } => (StatusCode::METHOD_NOT_ALLOWED, invalid, Some("method_not_supported")),

@@ -44,6 +44,12 @@ pub enum Error {
         /// The model that was asked for.
         model: String,
     },
+    /// The key may not use these routes.
+    #[error("this API key has no scope for `{group}`")]
+    RouteNotAllowed {
+        /// The group of routes.
+        group: &'static str,
+    },
     /// No pool serves this model.
     #[error("the model `{}` does not exist", short(model))]
     UnknownModel {

@@ -2,6 +2,7 @@
 
 use crate::app::App;
 use crate::board::Health;
+use crate::config::KeyMode;
 use axum::body::Body;
 use http::header::{CONTENT_TYPE, HeaderValue};
 use http::{Response, StatusCode};
@@ -27,7 +28,7 @@ pub(crate) fn health(app: &App) -> Response<Body> {
     let reason = reason_not_ready(app);
     let degraded = match app.board.health() {
         Health::Degraded(mode) => Some(mode),
-        Health::Ready | Health::NotReady(_) => None,
+        Health::Ready | Health::NotReady(_) => keys_degraded(app),
     };
     let status = match (reason, degraded) {
         (Some(_), _) => "not_ready",
@@ -44,7 +45,7 @@ pub(crate) fn health(app: &App) -> Response<Body> {
 
 /// Prometheus's text form.
 pub(crate) fn metrics(app: &App) -> Response<Body> {
-    match app.metrics.render(&*app.board, app.identity.counts()) {
+    match app.metrics.render(&*app.board, &app.identity) {
         Ok(text) => {
             let mut response = Response::new(Body::from(text));
             let text_form = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
@@ -58,11 +59,20 @@ pub(crate) fn metrics(app: &App) -> Response<Body> {
     }
 }
 
+/// The mode that keys are in while their stores are down.
+fn keys_degraded(app: &App) -> Option<&'static str> {
+    app.identity.stores_are_down().then(|| match app.identity.mode() {
+        KeyMode::FailClosed => "identity_fail_closed",
+        KeyMode::FailOpen => "identity_fail_open",
+    })
+}
+
 fn reason_not_ready(app: &App) -> Option<&'static str> {
     match app.board.health() {
         _ if app.is_draining() => Some("draining"),
         _ if app.journal.has_failed() => Some("the usage journal cannot be written"),
         Health::NotReady(reason) => Some(reason),
+        _ if !app.identity.can_serve() => Some("no key store answers and no key is known"),
         Health::Ready | Health::Degraded(_) => None,
     }
 }

@@ -3,7 +3,8 @@
 
 use crate::admission::Path;
 use crate::board::{Board, Health, PoolGauge};
-use crate::identity::LookupCounts;
+use crate::config::KeyMode;
+use crate::identity::Identity;
 use prometheus::{
     Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGaugeVec, Opts,
     Registry, TextEncoder,
@@ -37,6 +38,8 @@ pub struct Metrics {
     admissions: [IntCounter; 3],
     token_lookups: IntCounterVec,
     capacity: [GaugeVec; 3],
+    snapshot: [Gauge; 2],
+    snapshot_refreshes: IntCounter,
     degraded: IntGaugeVec,
     starvation_prevented: IntCounter,
     overrun_tokens: IntCounter,
@@ -90,6 +93,13 @@ impl Metrics {
         registry.register(Box::new(overhead.clone()))?;
         let in_flight = Gauge::new("tokligence_requests_in_flight", "upstream calls that have not ended")?;
         registry.register(Box::new(in_flight.clone()))?;
+        let snapshot = [
+            Gauge::new("tokligence_snapshot_cache_size", "keys in the snapshot")?,
+            Gauge::new("tokligence_snapshot_cache_taken_seconds", "when the snapshot was taken; 0 without one")?,
+        ];
+        for gauge in &snapshot {
+            registry.register(Box::new(gauge.clone()))?;
+        }
         let lease_age = Gauge::new(
             "tokligence_lease_age_seconds",
             "time since the message to the leader that last renewed this node's lease; an idle node lets it lapse",
@@ -109,6 +119,8 @@ impl Metrics {
                 gauges("tokligence_capacity_utilization", "what is used of a limit, from 0 to 1")?,
                 gauges("tokligence_capacity_limit", "the limit")?,
             ],
+            snapshot,
+            snapshot_refreshes: counter("tokligence_snapshot_cache_refresh_total", "snapshots of keys taken")?,
             degraded: int_gauges("tokligence_degradation_mode_active", "1 while the mode is on", &["mode"])?,
             starvation_prevented: counter(
                 "tokligence_scheduling_starvation_prevented_total",
@@ -161,7 +173,7 @@ impl Metrics {
     ///
     /// # Errors
     /// When a metric cannot be written, which would be a bug.
-    pub fn render(&self, board: &dyn Board, lookups: &LookupCounts) -> prometheus::Result<Vec<u8>> {
+    pub fn render(&self, board: &dyn Board, identity: &Identity) -> prometheus::Result<Vec<u8>> {
         for pool in board.pools() {
             self.fill_capacity(&pool);
         }
@@ -170,17 +182,18 @@ impl Metrics {
             let depth = i64::try_from(waiting.get(priority).copied().unwrap_or(0)).unwrap_or(i64::MAX);
             self.queue_depth.with_label_values(&[priority.to_string()]).set(depth);
         }
-        self.fill_lookups(lookups);
+        self.fill_lookups(identity);
         let new = board.starvation_prevented().saturating_sub(self.starvation_prevented.get());
         self.starvation_prevented.inc_by(new);
         self.lease_age.set(board.lease_age().unwrap_or_default().as_secs_f64());
-        self.fill_degraded(board.health(), lookups.stores_down.load(Ordering::Relaxed));
+        let down = identity.stores_are_down();
+        self.fill_degraded(board.health(), down.then(|| identity.mode()));
         let mut out = Vec::with_capacity(16 << 10);
         TextEncoder::new().encode(&self.registry.gather(), &mut out)?;
         Ok(out)
     }
 
-    fn fill_degraded(&self, health: Health, stores_down: bool) {
+    fn fill_degraded(&self, health: Health, keys: Option<KeyMode>) {
         let scheduling = match health {
             Health::Degraded(mode) => Some(mode),
             Health::NotReady(_) => Some("fail_closed"),
@@ -190,23 +203,22 @@ impl Metrics {
             let is_active = i64::from(scheduling == Some(mode));
             self.degraded.with_label_values(&[format!("scheduling_{mode}")]).set(is_active);
         }
-        // Keys fail closed in this version; the other mode shows that it is off.
-        for (mode, is_active) in [("identity_fail_closed", stores_down), ("identity_fail_open", false)] {
-            self.degraded.with_label_values(&[mode]).set(i64::from(is_active));
+        for (name, mode) in [("identity_fail_closed", KeyMode::FailClosed), ("identity_fail_open", KeyMode::FailOpen)] {
+            self.degraded.with_label_values(&[name]).set(i64::from(keys == Some(mode)));
         }
     }
 
-    fn fill_lookups(&self, counts: &LookupCounts) {
-        for (layer, result, count) in [
-            ("lru", "hit", &counts.lru_hit),
-            ("lru", "miss", &counts.lru_miss),
-            ("sql", "hit", &counts.sql_hit),
-            ("sql", "miss", &counts.sql_miss),
-            ("sql", "error", &counts.sql_error),
-        ] {
+    fn fill_lookups(&self, identity: &Identity) {
+        let counts = identity.counts();
+        for (layer, result, count) in counts.all() {
             let counter = self.token_lookups.with_label_values(&[layer, result]);
-            counter.inc_by(count.load(Ordering::Relaxed).saturating_sub(counter.get()));
+            counter.inc_by(count.saturating_sub(counter.get()));
         }
+        let (keys, taken_wall_us) = identity.snapshot_size();
+        self.snapshot[0].set(keys as f64);
+        self.snapshot[1].set(Duration::from_micros(taken_wall_us).as_secs_f64());
+        let refreshes = counts.snapshot_refreshes.load(Ordering::Relaxed);
+        self.snapshot_refreshes.inc_by(refreshes.saturating_sub(self.snapshot_refreshes.get()));
     }
 
     fn fill_capacity(&self, pool: &PoolGauge) {
@@ -258,11 +270,16 @@ mod tests {
         }
     }
 
-    #[test]
-    fn capacity_is_shown_absolute_and_as_a_part() {
+    async fn identity(dir: &tempfile::TempDir) -> Identity {
+        Identity::open(&format!("sqlite:{}/i.db", dir.path().display())).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn capacity_is_shown_absolute_and_as_a_part() {
         let metrics = Metrics::new(2).unwrap();
         metrics.admitted(Path::Queued, 200, Duration::from_millis(3));
-        let text = String::from_utf8(metrics.render(&One, &LookupCounts::default()).unwrap()).unwrap();
+        let text =
+            String::from_utf8(metrics.render(&One, &identity(&tempfile::tempdir().unwrap()).await).unwrap()).unwrap();
         for line in [
             r#"tokligence_capacity_usage{dimension="tokens",model="m"} 650"#,
             r#"tokligence_capacity_utilization{dimension="tokens",model="m"} 0.65"#,
@@ -279,15 +296,16 @@ mod tests {
     #[test]
     fn every_degraded_mode_is_shown_and_only_the_active_one_is_1() {
         let metrics = Metrics::new(2).unwrap();
-        let lookups = LookupCounts::default();
-        for (stores_down, active) in [(false, 0), (true, 1)] {
-            lookups.stores_down.store(stores_down, Ordering::Relaxed);
-            let text = String::from_utf8(metrics.render(&One, &lookups).unwrap()).unwrap();
+        for (keys, closed, open) in [(None, 0, 0), (Some(KeyMode::FailClosed), 1, 0), (Some(KeyMode::FailOpen), 0, 1)] {
+            metrics.fill_degraded(Health::Ready, keys);
+            let mut text = Vec::new();
+            TextEncoder::new().encode(&metrics.registry.gather(), &mut text).unwrap();
+            let text = String::from_utf8(text).unwrap();
             let mut modes: Vec<_> = text.lines().filter(|line| line.starts_with("tokligence_degradation")).collect();
             modes.sort_unstable();
             let expected = [
-                ("identity_fail_closed", active),
-                ("identity_fail_open", 0),
+                ("identity_fail_closed", closed),
+                ("identity_fail_open", open),
                 ("scheduling_fail_closed", 0),
                 ("scheduling_fail_open", 0),
                 ("scheduling_fair_share", 0),

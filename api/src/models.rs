@@ -4,7 +4,7 @@ use crate::app::App;
 use crate::credential;
 use crate::error::Error;
 use crate::health::json_response;
-use crate::identity::Caller;
+use crate::identity::{Caller, RouteGroup};
 use crate::reply::Facts;
 use crate::routing::Pool;
 use axum::body::Body;
@@ -15,7 +15,7 @@ use std::collections::{BTreeMap, HashMap};
 
 /// `GET /v1/models`.
 pub(crate) async fn list(app: &App, headers: &HeaderMap, facts: &mut Facts) -> Result<Response<Body>, Error> {
-    let caller = credential::caller(&app.identity, headers).await?;
+    let caller = credential::caller(&app.identity, headers, RouteGroup::Models, facts.arrival.client).await?;
     facts.caller = Some(caller.clone());
     let models: Vec<Value> = shown(app, &caller).into_values().collect();
     Ok(json_response(StatusCode::OK, &json!({"object": "list", "data": models})))
@@ -23,7 +23,7 @@ pub(crate) async fn list(app: &App, headers: &HeaderMap, facts: &mut Facts) -> R
 
 /// `GET /v1/models/{id}`.
 pub(crate) async fn one(app: &App, headers: &HeaderMap, id: &str, facts: &mut Facts) -> Result<Response<Body>, Error> {
-    let caller = credential::caller(&app.identity, headers).await?;
+    let caller = credential::caller(&app.identity, headers, RouteGroup::Models, facts.arrival.client).await?;
     facts.caller = Some(caller.clone());
     let unknown = || Error::UnknownModel { model: id.to_owned() };
     if let Some(model) = shown(app, &caller).remove(id) {

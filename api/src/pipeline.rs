@@ -10,7 +10,7 @@ use crate::app::App;
 use crate::chat::Changes;
 use crate::dialect::openai;
 use crate::error::Error;
-use crate::identity::Caller;
+use crate::identity::{Caller, RouteGroup};
 use crate::relay::{self, Terms};
 use crate::reply::Facts;
 use crate::routing::{Found, Pool, Target};
@@ -22,7 +22,7 @@ use crate::{body, credential, priority, upstream};
 use axum::body::Body;
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response};
-use ledger::model::{Priority, Scope, ScopeKind};
+use ledger::model::{Dimension, Priority, Scope, ScopeKind};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -82,7 +82,8 @@ pub(crate) async fn chat(app: &App, request: Request<Body>, facts: &mut Facts) -
 /// Finds out who is calling.
 async fn identify(app: &App, request: Request<Body>, facts: &mut Facts) -> Result<Identified, Error> {
     let (head, body) = request.into_parts();
-    let caller = credential::caller(&app.identity, &head.headers).await?;
+    let client = facts.arrival.client;
+    let caller = credential::caller(&app.identity, &head.headers, RouteGroup::Chat, client).await?;
     facts.caller = Some(caller.clone());
     Ok(Identified { caller, headers: head.headers, body })
 }
@@ -109,9 +110,19 @@ async fn read(app: &App, Identified { caller, headers, body }: Identified, facts
         }
     };
     facts.pool = Some(found.pool.label.clone());
+    let output_max = within_allowance(&caller, prompt_tokens, output_max, chat.request.choices)?;
     let tokens = prompt_tokens.saturating_add(output_max.saturating_mul(chat.request.choices));
     let headers = upstream::passed_on(&headers);
     Ok(Read { caller, headers, body, chat, found, priority, wait_until, prompt_tokens, output_max, tokens })
+}
+
+/// The output that a caller within a strict allowance may have.
+fn within_allowance(caller: &Caller, prompt: u64, output_max: u64, choices: u64) -> Result<u64, Error> {
+    let Some(most) = caller.request_tokens_max else { return Ok(output_max) };
+    match most.saturating_sub(prompt) / choices.max(1) {
+        0 => Err(Refusal::NeverFits { dimension: Dimension::Tokens, most }.into()),
+        left => Ok(output_max.min(left)),
+    }
 }
 
 /// Waits for capacity.

@@ -65,8 +65,12 @@ mod tests {
             ceiling: Priority(ceiling),
             tenants: [].into(),
             models: ModelPatterns::default(),
-            admin: false,
+            scopes: Default::default(),
+            role: None,
             expires_at: None,
+            versions: [1, 0, 0],
+            request_tokens_max: None,
+            degraded: None,
         }
     }
 

@@ -11,6 +11,7 @@ use crate::usage::RequestId;
 use axum::body::Body;
 use http::Response;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,7 +22,13 @@ pub struct Arrival {
     pub id: RequestId,
     /// Units: microseconds of the boot clock.
     pub at_us: u64,
+    /// Where the client is, as the connection says.
+    pub client: Option<IpAddr>,
 }
+
+/// Where a connection comes from.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ClientAddress(pub(crate) IpAddr);
 
 /// What is known of a request so far.
 #[derive(Debug)]
@@ -82,7 +89,12 @@ pub(crate) fn finish(app: &App, facts: &Facts, outcome: Result<Response<Body>, E
     headers.reserve(18);
     stamp(headers, app, facts.arrival.id);
     ours(headers, facts, overhead_us);
-    if let Health::Degraded(mode) = app.board.health() {
+    let keys = facts.caller.as_ref().and_then(|caller| caller.degraded);
+    let scheduling = match app.board.health() {
+        Health::Degraded(mode) => Some(mode),
+        Health::Ready | Health::NotReady(_) => None,
+    };
+    if let Some(mode) = scheduling.or(keys) {
         headers.insert(HeaderName::from_static("x-tokligence-degraded"), HeaderValue::from_static(mode));
     }
     rates(headers, app, facts);

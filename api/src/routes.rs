@@ -7,7 +7,7 @@ use crate::dialect::Family;
 use crate::envelope;
 use crate::error::Error;
 use crate::metrics::Ended;
-use crate::reply::{self, Arrival, Facts};
+use crate::reply::{self, Arrival, ClientAddress, Facts};
 use crate::{health, models, pipeline};
 use axum::Router;
 use axum::body::Body;
@@ -46,7 +46,8 @@ pub fn router(app: Arc<App>, admin: Option<Admin>) -> Router {
 
 /// Takes one request through the layers.
 pub(crate) async fn enter(app: &App, router: Router, mut request: Request) -> Response<Body> {
-    let arrival = Arrival { id: app.ids.next(), at_us: raft::clock::boot_us() };
+    let client = request.extensions().get::<ClientAddress>().map(|address| address.0);
+    let arrival = Arrival { id: app.ids.next(), at_us: raft::clock::boot_us(), client };
     let family = Family::of(request.headers(), request.uri());
     request.extensions_mut().insert(arrival);
     let outcome = AssertUnwindSafe(router.oneshot(request)).catch_unwind().await;
@@ -100,6 +101,7 @@ async fn wrong_method(State(app): Shared, method: Method, request: Request) -> R
 
 fn facts(app: &App, request: &Request, family: Family) -> Facts {
     let arrival = request.extensions().get::<Arrival>().copied();
-    let arrival = arrival.unwrap_or_else(|| Arrival { id: app.ids.next(), at_us: raft::clock::boot_us() });
+    let arrival =
+        arrival.unwrap_or_else(|| Arrival { id: app.ids.next(), at_us: raft::clock::boot_us(), client: None });
     Facts::new(arrival, family)
 }

@@ -4,6 +4,7 @@ mod socket;
 
 use crate::app::App;
 use crate::config::Http;
+use crate::reply::ClientAddress;
 use crate::routes;
 use axum::Router;
 use axum::body::Body;
@@ -13,6 +14,7 @@ use hyper_util::server::graceful::GracefulShutdown;
 use socket::{Patience, Socket};
 use std::convert::Infallible;
 use std::future::Future;
+use std::net::IpAddr;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -59,7 +61,7 @@ pub async fn serve(
     };
     tokio::pin!(shutdown);
     loop {
-        let (stream, slot) = tokio::select! {
+        let (stream, client, slot) = tokio::select! {
             () = &mut shutdown => break,
             next = accept(&listener, &slots) => next,
         };
@@ -67,7 +69,9 @@ pub async fn serve(
         let (app, router) = (app.clone(), router.clone());
         let service = hyper::service::service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
             let (app, router) = (app.clone(), router.clone());
-            async move { Ok::<_, Infallible>(routes::enter(&app, router, request.map(Body::new)).await) }
+            let mut request = request.map(Body::new);
+            request.extensions_mut().insert(ClientAddress(client));
+            async move { Ok::<_, Infallible>(routes::enter(&app, router, request).await) }
         });
         let connection = graceful.watch(builder.serve_connection(socket, service).into_owned());
         tasks.spawn(async move {
@@ -88,15 +92,15 @@ pub async fn serve(
 }
 
 /// The next connection, once there is room for it. Errors of single connections and of exhausted descriptors pass.
-async fn accept(listener: &TcpListener, slots: &Arc<Semaphore>) -> (TcpStream, OwnedSemaphorePermit) {
+async fn accept(listener: &TcpListener, slots: &Arc<Semaphore>) -> (TcpStream, IpAddr, OwnedSemaphorePermit) {
     let slot = slots.clone().acquire_owned().await.expect("the semaphore of connections is never closed");
     loop {
         match listener.accept().await {
-            Ok((stream, _)) => {
+            Ok((stream, client)) => {
                 if let Err(cause) = stream.set_nodelay(true) {
                     tracing::debug!(%cause, "no TCP_NODELAY");
                 }
-                return (stream, slot);
+                return (stream, client.ip().to_canonical(), slot);
             }
             Err(cause) => {
                 tracing::warn!(%cause, "cannot accept a connection");

@@ -8,8 +8,8 @@ use crate::daemon::DataDir;
 use anyhow::Context;
 use api::admin::{Admin, AdminKey};
 use api::admission::{Admission, Capacity, Options};
-use api::config::{Http, NodeId};
-use api::identity::Identity;
+use api::config::{Http, NodeId, Secret};
+use api::identity::{self, Identity};
 use api::metrics::Metrics;
 use api::usage::{Journal, JournalOptions, Shipper};
 use api::{App, Drained, Parts};
@@ -54,11 +54,19 @@ impl Node {
     pub(crate) async fn open(config: Config, data: DataDir) -> anyhow::Result<Self> {
         let Config { raft, api, .. } = config;
         let listener = listen(&api.http.listen)?;
-        let database_url = match api.identity.database_url.as_str() {
+        let database_url = match revealed("database_url", &api.identity.database_url)?.as_str() {
             "" => format!("sqlite:{}", data.path().join("identity.db").display()),
             url => url.to_owned(),
         };
-        let identity = Identity::open(&database_url).await?;
+        let identity = Identity::start(identity::Options {
+            database_url,
+            redis_url: revealed("redis_url", &api.identity.redis_url)?,
+            snapshot: Some(data.path().join("keys.snapshot")),
+            snapshot_refresh: Duration::from_millis(api.identity.snapshot_refresh_ms),
+            believed: Duration::from_millis(api.identity.cache_ttl_ms),
+            mode: api.identity.degraded_mode,
+        })
+        .await?;
         let sync_every = Duration::from_millis(api.usage.sync_interval_ms);
         let journal_options = JournalOptions { sync_every, ..JournalOptions::default() };
         let journal = Journal::open(&data.path().join("usage"), &journal_options)?;
@@ -161,8 +169,12 @@ fn options(raft: &raft::config::Config, api: &api::config::Config, life: u64) ->
 }
 
 fn admin(api: &api::config::Config, identity: Identity, capacity: Arc<Capacity>) -> anyhow::Result<Admin> {
-    let key = api.identity.admin_key.reveal().map_err(|error| anyhow::anyhow!("identity.admin_key: {error}"))?;
+    let key = revealed("admin_key", &api.identity.admin_key)?;
     Ok(Admin { key: AdminKey::new(&key), identity, pools: capacity.clone(), cluster: capacity })
+}
+
+fn revealed(name: &str, secret: &Secret) -> anyhow::Result<String> {
+    secret.reveal().map_err(|error| anyhow::anyhow!("identity.{name}: {error}"))
 }
 
 fn listen(address: &str) -> anyhow::Result<TcpListener> {

@@ -38,6 +38,9 @@ pub enum AdminError {
         /// With what it clashes.
         problem: String,
     },
+    /// Somebody else has changed it meanwhile.
+    #[error("{0}")]
+    Stale(String),
     /// The ledger or the store cannot answer now; nothing was changed.
     #[error("{0} is not available, try again")]
     Unavailable(String),
@@ -61,8 +64,9 @@ impl AdminError {
             Self::Invalid { field, .. } => (StatusCode::BAD_REQUEST, "invalid", Some(field)),
             Self::NotFound(_) => (StatusCode::NOT_FOUND, "not_found", None),
             Self::MethodNotAllowed => (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", None),
-            Self::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "too_large", None),
+            Self::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "too_large", Some("body")),
             Self::Conflict { field, .. } => (StatusCode::CONFLICT, "conflict", Some(field)),
+            Self::Stale(_) => (StatusCode::PRECONDITION_FAILED, "stale", Some("version")),
             Self::Unavailable(_) => (StatusCode::SERVICE_UNAVAILABLE, "unavailable", None),
             Self::Indeterminate(_) => (StatusCode::GATEWAY_TIMEOUT, "outcome_unknown", None),
             Self::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "internal", None),
@@ -92,7 +96,8 @@ impl From<StoreError> for AdminError {
             StoreError::Conflict { field, problem } => {
                 Self::Conflict { field: field.to_owned(), problem: problem.to_owned() }
             }
-            StoreError::NotFound => Self::NotFound("key".to_owned()),
+            StoreError::NotFound(what) => Self::NotFound(what.to_owned()),
+            StoreError::Stale { .. } => Self::Stale(error.to_string()),
             StoreError::Down(cause) => unavailable(&cause),
             StoreError::Indeterminate(cause) => {
                 tracing::warn!(%cause, "the key store broke off in the middle of a change");

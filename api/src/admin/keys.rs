@@ -3,7 +3,7 @@
 use super::Admin;
 use super::error::{AdminError, json};
 use super::fields::{Fields, Named};
-use crate::identity::{Key, KeyLimits, KeyRef, NewKey, PAGE, Tier, parse_id};
+use crate::identity::{Actor, Key, KeyRef, Limits, NewKey, PAGE, Tier, parse_id};
 use axum::extract::{Request, State};
 use axum::response::Response;
 use http::StatusCode;
@@ -88,7 +88,7 @@ struct Created<'a> {
 
 pub(super) async fn create(State(admin): State<Admin>, request: Request) -> Result<Response, AdminError> {
     let new = read(Fields::of_body(request.into_body()).await?)?;
-    let (key, secret) = admin.identity.create_key(&new).await?;
+    let (key, secret) = admin.identity.create_key(&new, None, &Actor::root()).await?;
     let view = KeyView::from(&key);
     tracing::info!(key_id = %view.id, name = %view.name, "an API key was made");
     Ok(json(StatusCode::CREATED, &Created { key: secret.expose(), view }))
@@ -121,7 +121,7 @@ pub(super) async fn show(State(admin): State<Admin>, Named(which): Named) -> Res
 }
 
 pub(super) async fn revoke(State(admin): State<Admin>, Named(which): Named) -> Result<Response, AdminError> {
-    let key = admin.identity.revoke_key(&KeyRef::parse(&which)?).await?;
+    let key = admin.identity.revoke_key(&KeyRef::parse(&which)?, &Actor::root()).await?;
     let view = KeyView::from(&key);
     tracing::info!(key_id = %view.id, name = %view.name, "an API key was revoked");
     Ok(json(StatusCode::OK, &view))
@@ -136,7 +136,7 @@ fn read(mut fields: Fields) -> Result<NewKey, AdminError> {
     }
     new.priority = priority(&mut fields, "priority")?;
     new.ceiling = priority(&mut fields, "priority_ceiling")?;
-    new.limits = KeyLimits {
+    new.limits = Limits {
         rps: fields.limit("rps")?.unwrap_or(0),
         rpm: fields.limit("rpm")?.unwrap_or(0),
         burst_requests: fields.limit("burst_requests")?.unwrap_or(0),
@@ -144,6 +144,7 @@ fn read(mut fields: Fields) -> Result<NewKey, AdminError> {
         burst_tokens: fields.limit("burst_tokens")?.unwrap_or(0),
         concurrency: fields.limit("concurrency")?.unwrap_or(0),
         tokens_per_day: fields.limit("tokens_per_day")?.unwrap_or(0),
+        budget_nano_usd: 0,
     };
     new.models = fields.texts("models")?;
     new.expires_at = match fields.whole("expires_in_s", EXPIRES_S_MAX)? {

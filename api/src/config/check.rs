@@ -1,6 +1,6 @@
 //! Finds what is wrong with a configuration, everything at once.
 
-use super::{Config, DegradedMode, Dialect, Http, Identity, KeyMode, Pool, PoolMode, Problem, Scheduling, Target};
+use super::{Config, DegradedMode, Dialect, Http, Identity, Pool, PoolMode, Problem, Scheduling, Secret, Target};
 use std::net::SocketAddr;
 
 pub(super) fn config(config: &Config) -> Vec<Problem> {
@@ -53,16 +53,16 @@ fn http(http: &Http, found: &mut Vec<Problem>) {
 }
 
 fn identity(identity: &Identity, found: &mut Vec<Problem>) {
-    let url = &identity.database_url;
-    if !url.is_empty() && !url.starts_with("sqlite:") {
-        found.push(Problem::new("identity.database_url", "this version keeps keys in SQLite only: sqlite:PATH"));
-    }
-    if !identity.redis_url.is_empty() {
-        found.push(Problem::new("identity.redis_url", "this version has no Redis layer: leave it empty"));
-    }
-    if identity.degraded_mode == KeyMode::FailOpen {
-        found.push(Problem::new("identity.degraded_mode", "this version has fail_closed only"));
-    }
+    let mut url = |key: &str, url: &Secret, schemes: &[&str], problem: &str| match url.reveal() {
+        Ok(url) if url.is_empty() || schemes.iter().any(|scheme| url.starts_with(scheme)) => {}
+        Ok(_) => found.push(Problem::new(format!("identity.{key}"), problem)),
+        Err(error) => found.push(Problem::new(format!("identity.{key}"), error.to_string())),
+    };
+    let databases = ["sqlite:", "postgres://", "postgresql://"];
+    url("database_url", &identity.database_url, &databases, "must be sqlite:PATH or postgres://HOST/NAME");
+    url("redis_url", &identity.redis_url, &["redis://"], "must be redis://HOST:PORT, or empty");
+    above_zero("identity", "cache_ttl_ms", identity.cache_ttl_ms, found);
+    above_zero("identity", "snapshot_refresh_ms", identity.snapshot_refresh_ms, found);
     if identity.admin_key.is_empty() {
         found.push(Problem::new("identity.admin_key", "must be set, best as env:NAME or file:PATH"));
     } else if let Err(error) = identity.admin_key.reveal() {
@@ -172,7 +172,6 @@ fn quoted(name: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Secret;
 
     fn valid() -> Config {
         let mut config = Config::default();

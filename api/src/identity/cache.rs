@@ -21,16 +21,31 @@ pub(super) struct Cache {
 
 #[derive(Debug)]
 struct State {
-    known: LruCache<KeyHash, Arc<Caller>>,
+    known: LruCache<KeyHash, Known>,
     refused: LruCache<KeyHash, Refused>,
     flights: HashMap<KeyHash, Arc<OnceCell<Lookup>>>,
     forgotten: u64,
+}
+
+#[derive(Clone, Debug)]
+struct Known {
+    caller: Arc<Caller>,
+    /// From then on a store is asked again; until one answers, the caller is still known.
+    fresh_until_boot_us: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Refused {
     why: LookupError,
     until_boot_us: u64,
+}
+
+/// What becomes of a caller that memory knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Sifted {
+    Good,
+    Stale,
+    Gone,
 }
 
 /// The number of keys forgotten when a store was asked.
@@ -43,18 +58,32 @@ impl Cache {
         Self { state: Mutex::new(State { known, refused, flights: HashMap::new(), forgotten: 0 }) }
     }
 
-    /// What is known, without asking anyone.
+    /// What is known, without asking anyone; nothing when it is time to ask again.
     pub(super) fn get(&self, key: &KeyHash) -> Option<Lookup> {
+        let now = raft::clock::boot_us();
         let mut state = self.lock();
-        if let Some(caller) = state.known.get(key) {
-            return Some(in_force(Arc::clone(caller)));
+        match state.known.get(key) {
+            Some(known) if now < known.fresh_until_boot_us => return Some(in_force(Arc::clone(&known.caller))),
+            Some(_) => return None,
+            None => {}
         }
         let refused = *state.refused.peek(key)?;
-        if raft::clock::boot_us() < refused.until_boot_us {
+        if now < refused.until_boot_us {
             return Some(Err(refused.why));
         }
         state.refused.pop(key);
         None
+    }
+
+    /// A caller that was known before it was time to ask again; known for another moment.
+    pub(super) fn stale(&self, key: &KeyHash, since: Since) -> Option<Arc<Caller>> {
+        let mut state = self.lock();
+        if Since(state.forgotten) != since {
+            return None;
+        }
+        let known = state.known.get_mut(key)?;
+        known.fresh_until_boot_us = raft::clock::boot_us() + REFUSED_FOR_US;
+        Some(Arc::clone(&known.caller))
     }
 
     /// Joins those who are already asking for a key, or is the first.
@@ -70,7 +99,7 @@ impl Cache {
 
     /// Remembers a store's answer; false means that a key was forgotten meanwhile, so that the store has to be asked
     /// again. That no store answered is not remembered.
-    pub(super) fn remember(&self, key: KeyHash, since: Since, answer: &Lookup) -> bool {
+    pub(super) fn remember(&self, key: KeyHash, since: Since, answer: &Lookup, fresh_us: u64) -> bool {
         let mut state = self.lock();
         if Since(state.forgotten) != since {
             return false;
@@ -78,7 +107,8 @@ impl Cache {
         match answer {
             Ok(caller) => {
                 state.refused.pop(&key);
-                state.known.put(key, Arc::clone(caller));
+                let fresh_until_boot_us = raft::clock::boot_us() + fresh_us;
+                state.known.put(key, Known { caller: Arc::clone(caller), fresh_until_boot_us });
             }
             Err(LookupError::StoresDown) => {}
             Err(why) => {
@@ -96,6 +126,24 @@ impl Cache {
         state.known.pop(key);
         state.refused.pop(key);
         state.flights.remove(key);
+    }
+
+    /// Forgets the callers that `is_gone` names, and has the stores asked again about those that it calls stale.
+    pub(super) fn sift(&self, judge: impl Fn(&KeyHash, &Caller) -> Sifted) {
+        let mut state = self.lock();
+        state.forgotten += 1;
+        let mut gone = Vec::new();
+        for (key, known) in &mut state.known {
+            match judge(key, &known.caller) {
+                Sifted::Good => {}
+                Sifted::Stale => known.fresh_until_boot_us = 0,
+                Sifted::Gone => gone.push(*key),
+            }
+        }
+        for key in gone {
+            state.known.pop(&key);
+        }
+        state.flights.clear();
     }
 
     pub(super) fn len(&self) -> usize {

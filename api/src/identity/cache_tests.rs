@@ -17,10 +17,16 @@ fn caller(expires_at: Option<u64>) -> Arc<Caller> {
         ceiling: Priority(5),
         tenants: Arc::default(),
         models: ModelPatterns::default(),
-        admin: false,
+        scopes: Default::default(),
+        role: None,
         expires_at,
+        request_tokens_max: None,
+        degraded: None,
+        versions: [0; 3],
     })
 }
+
+const LONG: u64 = 60_000_000;
 
 const KEY: KeyHash = KeyHash([7; 32]);
 
@@ -28,12 +34,26 @@ const KEY: KeyHash = KeyHash([7; 32]);
 fn a_known_key_is_found_until_it_is_forgotten_or_expires() {
     let cache = Cache::new();
     assert!(cache.get(&KEY).is_none());
-    assert!(cache.remember(KEY, cache.since(), &Ok(caller(None))));
+    assert!(cache.remember(KEY, cache.since(), &Ok(caller(None)), LONG));
     assert!(cache.get(&KEY).unwrap().is_ok());
     cache.forget(&KEY);
     assert!(cache.get(&KEY).is_none());
-    assert!(cache.remember(KEY, cache.since(), &Ok(caller(Some(1)))));
+    assert!(cache.remember(KEY, cache.since(), &Ok(caller(Some(1))), LONG));
     assert_eq!(cache.get(&KEY).unwrap().unwrap_err(), LookupError::Expired);
+}
+
+#[test]
+fn a_key_that_is_no_longer_fresh_is_asked_for_again_and_still_known_when_nobody_answers() {
+    let cache = Cache::new();
+    assert!(cache.remember(KEY, cache.since(), &Ok(caller(None)), 0));
+    assert!(cache.get(&KEY).is_none());
+    assert!(cache.stale(&KEY, cache.since()).is_some());
+    assert!(cache.get(&KEY).unwrap().is_ok());
+    let since = cache.since();
+    cache.sift(|_, _| Sifted::Stale);
+    assert!(cache.get(&KEY).is_none() && cache.stale(&KEY, since).is_none());
+    cache.sift(|_, _| Sifted::Gone);
+    assert!(cache.stale(&KEY, cache.since()).is_none());
 }
 
 #[test]
@@ -41,16 +61,16 @@ fn an_answer_from_before_a_revocation_is_not_remembered() {
     let cache = Cache::new();
     let since = cache.since();
     cache.forget(&KEY);
-    assert!(!cache.remember(KEY, since, &Ok(caller(None))));
+    assert!(!cache.remember(KEY, since, &Ok(caller(None)), LONG));
     assert!(cache.get(&KEY).is_none());
 }
 
 #[test]
 fn a_refusal_is_remembered_but_not_that_no_store_answered() {
     let cache = Cache::new();
-    assert!(cache.remember(KEY, cache.since(), &Err(LookupError::StoresDown)));
+    assert!(cache.remember(KEY, cache.since(), &Err(LookupError::StoresDown), LONG));
     assert!(cache.get(&KEY).is_none());
-    assert!(cache.remember(KEY, cache.since(), &Err(LookupError::Unknown)));
+    assert!(cache.remember(KEY, cache.since(), &Err(LookupError::Unknown), LONG));
     assert_eq!(cache.get(&KEY).unwrap().unwrap_err(), LookupError::Unknown);
     let past = Refused { why: LookupError::Unknown, until_boot_us: raft::clock::boot_us() };
     cache.lock().refused.put(KEY, past);
@@ -60,11 +80,11 @@ fn a_refusal_is_remembered_but_not_that_no_store_answered() {
 #[test]
 fn refusals_do_not_push_known_keys_out_and_both_are_bounded() {
     let cache = Cache::new();
-    assert!(cache.remember(KEY, cache.since(), &Ok(caller(None))));
+    assert!(cache.remember(KEY, cache.since(), &Ok(caller(None)), LONG));
     for n in 0..20_000u32 {
         let mut other = [0u8; 32];
         other[..4].copy_from_slice(&n.to_le_bytes());
-        assert!(cache.remember(KeyHash(other), cache.since(), &Err(LookupError::Unknown)));
+        assert!(cache.remember(KeyHash(other), cache.since(), &Err(LookupError::Unknown), LONG));
     }
     assert!(cache.get(&KEY).unwrap().is_ok());
     assert_eq!((cache.len(), cache.lock().refused.len()), (1, KEYS_MAX.get()));

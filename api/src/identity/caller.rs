@@ -1,5 +1,6 @@
 //! Who is calling: what the pipeline knows of an API key after it was identified. No secret and no hash is in here.
 
+use super::scopes::{Role, Scopes};
 use ledger::model::{Priority, Tenants};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -27,12 +28,20 @@ pub struct Caller {
     pub tenants: Tenants,
     /// Which models it may use.
     pub models: ModelPatterns,
-    /// Whether it may use the admin routes.
-    pub admin: bool,
+    /// Which groups of routes it may use.
+    pub scopes: Scopes,
+    /// The role of its user.
+    pub role: Option<Role>,
     /// When the key ends.
     ///
     /// Units: microseconds of the wall clock since the Unix epoch.
     pub expires_at: Option<u64>,
+    /// The versions of its key, its user and its team that these limits are of.
+    pub versions: [u64; 3],
+    /// The most tokens of one request, where the key is served within a strict allowance only.
+    pub request_tokens_max: Option<u64>,
+    /// The degraded mode in which it is served, if it is.
+    pub degraded: Option<&'static str>,
 }
 
 /// A key's named class.

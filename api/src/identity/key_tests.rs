@@ -30,7 +30,7 @@ fn a_wrong_field_is_named() {
     assert_eq!(field(&with(|key| key.models = vec!["a*b*".into()])), Some("models"));
     assert_eq!(field(&with(|key| key.models = vec![String::new()])), Some("models"));
     assert_eq!(field(&with(|key| key.models = vec!["m".into(); 101])), Some("models"));
-    assert_eq!(field(&with(|key| key.limits.rps = LIMIT_MAX + 1)), Some("rps"));
+    assert_eq!(field(&with(|key| key.limits.rps = crate::identity::LIMIT_MAX + 1)), Some("rps"));
     assert_eq!(field(&with(|key| (key.limits.rps, key.limits.rpm) = (1, 1))), Some("rpm"));
     assert_eq!(field(&with(|key| key.limits.burst_requests = 1)), Some("burst_requests"));
     assert_eq!(field(&with(|key| key.limits.burst_tokens = 1)), Some("burst_tokens"));
@@ -41,21 +41,6 @@ fn priority_comes_from_the_tier_unless_the_key_has_its_own() {
     assert_eq!(with(|key| key.tier = Tier::Partner).priority(), Priority(3));
     let own = with(|key| key.priority = Some(Priority(8)));
     assert_eq!((own.priority(), own.ceiling()), (Priority(8), Priority(8)));
-}
-
-#[test]
-fn limits_become_buckets_and_what_is_zero_is_unlimited() {
-    let none = KeyLimits::default();
-    assert!(none.tenant([1; 16], 1).is_unlimited());
-    assert!(tenants(&none, [1; 16], 1).is_empty());
-    let ten = KeyLimits { rps: 10, tokens_per_day: 1_000, ..none }.tenant([1; 16], 7);
-    assert_eq!(ten.requests, Some(BucketLimit { rate: Rate::per_sec(10), burst: 10 }));
-    assert_eq!((ten.version, ten.tokens_per_day, ten.concurrent), (7, Some(1_000), None));
-    let slow = KeyLimits { rpm: 30, tpm: 600, concurrency: 2, ..none }.tenant([1; 16], 1);
-    assert_eq!(slow.requests, Some(BucketLimit { rate: Rate::per_min(30), burst: 1 }));
-    assert_eq!(slow.tokens, Some(BucketLimit { rate: Rate::per_min(600), burst: 600 }));
-    let own = KeyLimits { rpm: 30, burst_requests: 5, tpm: 600, burst_tokens: 50, ..none }.tenant([1; 16], 1);
-    assert_eq!((own.requests.unwrap().burst, own.tokens.unwrap().burst), (5, 50));
 }
 
 #[test]

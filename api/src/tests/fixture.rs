@@ -2,7 +2,7 @@
 
 use crate::admission::Admission;
 use crate::config::{Config, Dialect, Pool, Secret};
-use crate::identity::{Identity, KeyLimits, NewKey, Tier};
+use crate::identity::{Actor, Identity, NewKey};
 use crate::metrics::Metrics;
 use crate::usage::{Journal, JournalOptions, Shipper, UsageQuery, UsageRow, usage_page};
 use crate::{App, Drained, Parts, board, router, serve};
@@ -54,7 +54,7 @@ impl Gateway {
         let config = config(&base_url);
         let dir = tempfile::tempdir().unwrap();
         let identity = Identity::open(&format!("sqlite:{}", dir.path().join("id.db").display())).await.unwrap();
-        let key = identity.create_key(&new_key()).await.unwrap().1.expose().to_owned();
+        let key = identity.create_key(&new_key(), None, &Actor::node()).await.unwrap().1.expose().to_owned();
         let parts = Parts {
             node: NodeId(1),
             admission: Admission::off(),
@@ -146,17 +146,12 @@ impl Gateway {
 
 fn new_key() -> NewKey {
     NewKey {
-        name: "test".into(),
-        tier: Tier::Standard,
-        priority: None,
-        ceiling: None,
-        limits: KeyLimits::default(),
         models: MODELS
             .into_iter()
             .chain(["small", "with-larger", "nowhere", "loop", "nothing*"])
             .map(Into::into)
             .collect(),
-        expires_at: None,
+        ..NewKey::named("test")
     }
 }
 

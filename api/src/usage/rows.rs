@@ -2,9 +2,8 @@
 
 use super::record::{Intent, Settled};
 use crate::identity::Database;
+use crate::identity::sql::{Query, Row, sql, sql_of};
 use serde::{Deserialize, Serialize};
-use sqlx::sqlite::{SqliteConnection, SqliteRow};
-use sqlx::{QueryBuilder, Row};
 
 /// Rows on one page.
 pub const PAGE_MAX: u32 = 1_000;
@@ -12,49 +11,56 @@ pub const PAGE_MAX: u32 = 1_000;
 /// Most rows of one statement; a power of two.
 const STATEMENT_MAX: usize = 256;
 
+const COLUMNS: &str = "request_id, status, incarnation, key_id, user_id, team_id, pool, model, provider, priority, \
+                       reserved_tokens, prompt_tokens, completion_tokens, charged_tokens, http_status, streamed, \
+                       latency_us, queue_wait_us, started_at";
+
 /// Writes rows in one transaction; those that are there already stay as they are.
 pub(super) async fn insert(database: &Database, rows: &[(Intent, Settled)]) -> Result<(), sqlx::Error> {
-    let mut change = database.pool().begin_with("BEGIN IMMEDIATE").await?;
+    let mut change = database.begin().await?;
     let mut rest = rows;
     while !rest.is_empty() {
         // Powers of two, so that few statements are prepared.
         let count = (1 << rest.len().ilog2()).min(STATEMENT_MAX);
         let (now, later) = rest.split_at(count);
-        insert_some(&mut change, now).await?;
+        change.run(insertion(now)).await?;
         rest = later;
     }
     change.commit().await
 }
 
-async fn insert_some(change: &mut SqliteConnection, rows: &[(Intent, Settled)]) -> Result<(), sqlx::Error> {
-    let mut query = QueryBuilder::new(
-        "INSERT INTO usage_entries (request_id, status, incarnation, key_id, user_id, team_id, pool, model, provider, \
-         priority, reserved_tokens, prompt_tokens, completion_tokens, charged_tokens, http_status, streamed, \
-         latency_us, queue_wait_us, started_at) ",
-    );
-    query.push_values(rows, |mut row, (intent, settled)| {
-        row.push_bind(intent.call.to_string())
-            .push_bind(settled.status.as_str())
-            .push_bind(integer(intent.incarnation.0))
-            .push_bind(intent.key_id.to_vec())
-            .push_bind(intent.user.map(|id| id.to_vec()))
-            .push_bind(intent.team.map(|id| id.to_vec()))
-            .push_bind(intent.pool.to_string())
-            .push_bind(intent.model.to_string())
-            .push_bind(intent.target.to_string())
-            .push_bind(intent.priority.0)
-            .push_bind(integer(intent.tokens_reserved))
-            .push_bind(integer(settled.prompt_tokens))
-            .push_bind(integer(settled.completion_tokens))
-            .push_bind(integer(settled.charged_tokens))
-            .push_bind(settled.http_status)
-            .push_bind(settled.streamed)
-            .push_bind(integer(settled.latency_us))
-            .push_bind(integer(settled.wait_us))
-            .push_bind(integer(intent.started_wall_us));
-    });
-    query.push(" ON CONFLICT (request_id) DO NOTHING");
-    query.build().execute(change).await.map(drop)
+fn insertion(rows: &[(Intent, Settled)]) -> Query {
+    let columns = COLUMNS.split(", ").count();
+    let mut text = format!("INSERT INTO usage_entries ({COLUMNS}) VALUES ");
+    for row in 0..rows.len() {
+        let parameters: Vec<String> = (1..=columns).map(|column| format!("${}", row * columns + column)).collect();
+        text.push_str(if row == 0 { "(" } else { ", (" });
+        text.push_str(&parameters.join(", "));
+        text.push(')');
+    }
+    text.push_str(" ON CONFLICT (request_id) DO NOTHING");
+    rows.iter().fold(sql_of(text), |query, (intent, settled)| {
+        query
+            .bind(intent.call.to_string().as_str())
+            .bind(settled.status.as_str())
+            .bind(intent.incarnation.0)
+            .bind(intent.key_id)
+            .bind(intent.user)
+            .bind(intent.team)
+            .bind(&*intent.pool)
+            .bind(&*intent.model)
+            .bind(&*intent.target)
+            .bind(u64::from(intent.priority.0))
+            .bind(intent.tokens_reserved)
+            .bind(settled.prompt_tokens)
+            .bind(settled.completion_tokens)
+            .bind(settled.charged_tokens)
+            .bind(u64::from(settled.http_status))
+            .bind(u64::from(settled.streamed))
+            .bind(settled.latency_us)
+            .bind(settled.wait_us)
+            .bind(intent.started_wall_us)
+    })
 }
 
 /// One upstream call, as it is read.
@@ -118,53 +124,44 @@ pub struct UsageQuery {
 /// # Errors
 /// When the database does not answer.
 pub async fn usage_page(database: &Database, query: &UsageQuery) -> Result<Vec<UsageRow>, sqlx::Error> {
-    let rows = sqlx::query(
-        "SELECT * FROM usage_entries WHERE started_at >= ? AND started_at < ? AND (?3 IS NULL OR \
-         (started_at, request_id) > (SELECT started_at, request_id FROM usage_entries WHERE request_id = ?3)) \
-         ORDER BY started_at, request_id LIMIT ?4",
-    )
-    .bind(integer(query.from_wall_us))
-    .bind(integer(query.to_wall_us))
+    let query = sql("SELECT * FROM usage_entries WHERE started_at >= $1 AND started_at < $2 AND ($3 IS NULL OR \
+                     (started_at, request_id) > (SELECT started_at, request_id FROM usage_entries WHERE request_id = $3)) \
+                     ORDER BY started_at, request_id LIMIT $4")
+    .bind(query.from_wall_us)
+    .bind(query.to_wall_us)
     .bind(query.after.as_deref())
-    .bind(query.limit.min(PAGE_MAX))
-    .fetch_all(database.pool())
-    .await?;
-    rows.iter().map(read).collect()
+    .bind(u64::from(query.limit.min(PAGE_MAX)));
+    database.all(query).await?.iter().map(read).collect()
 }
 
 /// Whether there is a row of that id.
 pub(crate) async fn usage_row_exists(database: &Database, request_id: &str) -> Result<bool, sqlx::Error> {
-    let query = sqlx::query("SELECT 1 FROM usage_entries WHERE request_id = ?").bind(request_id);
-    Ok(query.fetch_optional(database.pool()).await?.is_some())
+    let query = sql("SELECT request_id FROM usage_entries WHERE request_id = $1").bind(request_id);
+    Ok(database.first(query).await?.is_some())
 }
 
-fn read(row: &SqliteRow) -> Result<UsageRow, sqlx::Error> {
-    let unsigned = |column: &str| row.try_get::<i64, _>(column).map(i64::unsigned_abs);
-    let id = |column: &str| row.try_get::<Option<&[u8]>, _>(column).map(|id| id.map(hex::encode));
+fn read(row: &Row) -> Result<UsageRow, sqlx::Error> {
+    let id = |column: &str| row.optional_bytes::<16>(column).map(|id| id.map(hex::encode));
+    let small = |column: &str| row.whole(column).map(|value| u16::try_from(value).unwrap_or(u16::MAX));
     Ok(UsageRow {
-        request_id: row.try_get("request_id")?,
-        status: row.try_get("status")?,
-        started_at: unsigned("started_at")?,
+        request_id: row.text("request_id")?,
+        status: row.text("status")?,
+        started_at: row.whole("started_at")?,
         key_id: id("key_id")?.unwrap_or_default(),
         user_id: id("user_id")?,
         team_id: id("team_id")?,
-        pool: row.try_get("pool")?,
-        model: row.try_get("model")?,
-        provider: row.try_get("provider")?,
-        priority: row.try_get("priority")?,
-        reserved_tokens: unsigned("reserved_tokens")?,
-        prompt_tokens: unsigned("prompt_tokens")?,
-        completion_tokens: unsigned("completion_tokens")?,
-        charged_tokens: unsigned("charged_tokens")?,
-        cost_nano_usd: row.try_get::<Option<i64>, _>("cost_nano_usd")?.map(i64::unsigned_abs),
-        http_status: row.try_get("http_status")?,
-        streamed: row.try_get("streamed")?,
-        latency_us: unsigned("latency_us")?,
-        queue_wait_us: unsigned("queue_wait_us")?,
+        pool: row.text("pool")?,
+        model: row.text("model")?,
+        provider: row.text("provider")?,
+        priority: u8::try_from(small("priority")?).unwrap_or(u8::MAX),
+        reserved_tokens: row.whole("reserved_tokens")?,
+        prompt_tokens: row.whole("prompt_tokens")?,
+        completion_tokens: row.whole("completion_tokens")?,
+        charged_tokens: row.whole("charged_tokens")?,
+        cost_nano_usd: row.optional_whole("cost_nano_usd")?,
+        http_status: small("http_status")?,
+        streamed: small("streamed")? > 0,
+        latency_us: row.whole("latency_us")?,
+        queue_wait_us: row.whole("queue_wait_us")?,
     })
-}
-
-/// As SQL has it; an amount beyond its range, which only a lying upstream can report, is its largest.
-fn integer(amount: u64) -> i64 {
-    i64::try_from(amount).unwrap_or(i64::MAX)
 }

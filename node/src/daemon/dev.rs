@@ -7,7 +7,7 @@ use super::{Plan, one, sentences};
 use crate::config::{self, Config, DEV_FILE, Sources};
 use anyhow::Context;
 use api::config::{Dialect, Secret};
-use api::identity::{Identity, KeyRef, LookupError, NewKey, StoreError};
+use api::identity::{Actor, Identity, KeyRef, LookupError, NewKey, StoreError};
 use clap::Args;
 use std::fmt::Write as _;
 use std::io::Write as _;
@@ -98,11 +98,14 @@ pub(super) async fn key(identity: &Identity, data_dir: &Path) -> anyhow::Result<
         }
     }
     // A key of that name whose secret nobody has any more is of no use, and in the way.
-    match identity.revoke_key(&KeyRef::Name(KEY_NAME.to_owned())).await {
-        Ok(_) | Err(StoreError::NotFound) => {}
+    match identity.revoke_key(&KeyRef::Name(KEY_NAME.to_owned()), &Actor::node()).await {
+        Ok(_) | Err(StoreError::NotFound(_)) => {}
         Err(error) => return Err(error).context("the old dev key cannot be revoked"),
     }
-    let (_, secret) = identity.create_key(&NewKey::named(KEY_NAME)).await.context("the dev key cannot be made")?;
+    let (_, secret) = identity
+        .create_key(&NewKey::named(KEY_NAME), None, &Actor::node())
+        .await
+        .context("the dev key cannot be made")?;
     write_private(&path, &format!("{}\n", secret.expose()))?;
     Ok(secret.expose().to_owned())
 }
