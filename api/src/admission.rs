@@ -2,9 +2,11 @@
 //! keeper, waits, and wakes.
 
 mod door;
+mod keys;
 mod start;
 mod view;
 
+pub use keys::KeyLedger;
 pub use start::{Options, Seed, StartError};
 pub use view::Capacity;
 

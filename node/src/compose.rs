@@ -76,6 +76,8 @@ impl Node {
         raft::metrics::register(metrics.registry(), group.clone())?;
         let life = raft::starts::next(data.path()).context("the node's starts cannot be counted")?;
         let (admission, capacity) = Admission::start(group.clone(), options(&raft, &api, life), &journal).await?;
+        tokio::spawn(capacity.keys().follow(identity.clone()));
+        tokio::spawn(capacity.keys().tell(identity.clone()));
         let parts = Parts {
             node: NodeId(raft.node.id),
             admission,
@@ -170,7 +172,13 @@ fn options(raft: &raft::config::Config, api: &api::config::Config, life: u64) ->
 
 fn admin(api: &api::config::Config, identity: Identity, capacity: Arc<Capacity>) -> anyhow::Result<Admin> {
     let key = revealed("admin_key", &api.identity.admin_key)?;
-    Ok(Admin { key: AdminKey::new(&key), identity, pools: capacity.clone(), cluster: capacity })
+    Ok(Admin {
+        key: AdminKey::new(&key),
+        identity,
+        pools: capacity.clone(),
+        revoker: Arc::new(capacity.keys()),
+        cluster: capacity,
+    })
 }
 
 fn revealed(name: &str, secret: &Secret) -> anyhow::Result<String> {

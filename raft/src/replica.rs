@@ -7,6 +7,7 @@ use crate::machine::{Applied, Machine, Stop};
 use ledger::entry::LogPos;
 use ledger::rules::Rules;
 use ledger::state::State;
+use tokio::sync::watch;
 
 /// Version of the snapshot's encoding.
 const SNAPSHOT_VERSION: u8 = 2;
@@ -15,17 +16,29 @@ const SNAPSHOT_VERSION: u8 = 2;
 #[derive(Debug)]
 pub struct Replica {
     state: State,
+    /// The versions of what is revoked and of tenants' limits, for those who keep copies of keys.
+    changes: watch::Sender<(u64, u64)>,
 }
 
 impl Replica {
     /// An empty ledger.
     pub fn new() -> Self {
-        Self { state: State::new(Rules::ALL) }
+        Self { state: State::new(Rules::ALL), changes: watch::Sender::new((0, 0)) }
     }
 
     /// The ledger.
     pub fn state(&self) -> &State {
         &self.state
+    }
+
+    /// Tells whenever something was revoked or a tenant's limits were set.
+    pub fn changes(&self) -> watch::Receiver<(u64, u64)> {
+        self.changes.subscribe()
+    }
+
+    fn tell(&self) {
+        let now = (self.state.revoked_version(), self.state.limits_version());
+        self.changes.send_if_modified(|told| std::mem::replace(told, now) != now);
     }
 }
 
@@ -38,7 +51,9 @@ impl Default for Replica {
 impl Machine for Replica {
     fn apply(&mut self, term: u64, index: u64, payload: &[u8]) -> Result<Applied, Stop> {
         let entry = proto::decode(payload).map_err(|error| Stop::new(error.to_string()))?;
-        Ok(self.state.apply(LogPos { term, index }, &entry))
+        let applied = self.state.apply(LogPos { term, index }, &entry);
+        self.tell();
+        Ok(applied)
     }
 
     /// Shape: one byte of version, 16 bytes of digest (little-endian), the state in bincode.
@@ -66,6 +81,7 @@ impl Machine for Replica {
             return Err(Stop::new("the snapshot of the ledger does not have the digest it names"));
         }
         self.state = state;
+        self.tell();
         Ok(())
     }
 }

@@ -15,6 +15,7 @@ mod secrets;
 mod settle;
 mod start;
 mod stop;
+mod stores;
 mod tenants;
 mod tidy;
 mod trace;

@@ -3,9 +3,9 @@
 use crate::rig::{app, idle, sized};
 use support::Reply;
 
-/// Every name of interfaces.md that one node has, with the labels that it must carry. Circuits, the firewall, the
-/// snapshot of keys and the `gen_ai_*` names come with what they measure.
-const NAMES: [(&str, &[(&str, &str)]); 30] = [
+/// Every name of interfaces.md that one node has, with the labels that it must carry. Circuits, the firewall and
+/// the `gen_ai_*` names come with what they measure.
+const NAMES: [(&str, &[(&str, &str)]); 34] = [
     ("tokligence_scheduling_queue_depth", &[("priority", "0")]),
     ("tokligence_scheduling_queue_depth", &[("priority", "9")]),
     ("tokligence_scheduling_latency_seconds_count", &[("priority", "5")]),
@@ -36,6 +36,10 @@ const NAMES: [(&str, &[(&str, &str)]); 30] = [
     ("tokligence_raft_append_seconds_count", &[]),
     ("tokligence_raft_fsync_seconds_count", &[]),
     ("tokligence_lease_age_seconds", &[]),
+    ("tokligence_token_lookup_total", &[("layer", "redis"), ("result", "hit")]),
+    ("tokligence_token_lookup_total", &[("layer", "mode"), ("result", "fail_open")]),
+    ("tokligence_snapshot_cache_size", &[]),
+    ("tokligence_snapshot_cache_refresh_total", &[]),
 ];
 
 #[tokio::test]

@@ -3,11 +3,11 @@
 use super::Admin;
 use super::error::{AdminError, json};
 use super::fields::{Fields, Named};
-use crate::identity::{Actor, Key, KeyRef, Limits, NewKey, PAGE, Tier, parse_id};
+use crate::identity::{Actor, Key, KeyRef, Limits, NewKey, PAGE, StoreError, Tier, parse_id};
 use axum::extract::{Request, State};
 use axum::response::Response;
 use http::StatusCode;
-use ledger::model::Priority;
+use ledger::model::{Credential, Priority, Scope, ScopeKind};
 use raft::clock::wall_us;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
@@ -121,10 +121,30 @@ pub(super) async fn show(State(admin): State<Admin>, Named(which): Named) -> Res
 }
 
 pub(super) async fn revoke(State(admin): State<Admin>, Named(which): Named) -> Result<Response, AdminError> {
-    let key = admin.identity.revoke_key(&KeyRef::parse(&which)?, &Actor::root()).await?;
-    let view = KeyView::from(&key);
-    tracing::info!(key_id = %view.id, name = %view.name, "an API key was revoked");
-    Ok(json(StatusCode::OK, &view))
+    let which = KeyRef::parse(&which)?;
+    let (id, expires_at, hashes) = match (admin.identity.key_to_revoke(&which).await, &which) {
+        (Ok((caller, hashes)), _) => (caller.key_id, caller.expires_at, hashes),
+        // With the id the ledger needs no more.
+        (Err(StoreError::Down(_)), KeyRef::Id(id)) => (*id, None, Vec::new()),
+        (Err(error), _) => return Err(error.into()),
+    };
+    let key = Credential::Scope(Scope { kind: ScopeKind::Key, id });
+    let secrets = hashes.iter().map(|hash| Credential::Hash(hash.0));
+    // The ledger first: it beats every store, whatever becomes of them.
+    admin.revoker.revoke(secrets.chain([key]).collect(), expires_at).await?;
+    admin.identity.heed();
+    match admin.identity.revoke_key(&KeyRef::Id(id), &Actor::root()).await {
+        Ok(key) => Ok(json(StatusCode::OK, &KeyView::from(&key))),
+        Err(StoreError::Down(_) | StoreError::Indeterminate(_)) => {
+            admin.identity.revoke_later(id, Actor::root());
+            let now = moment(wall_us());
+            Ok(json(
+                StatusCode::OK,
+                &serde_json::json!({ "id": hex::encode(id), "revoked_at": now, "pending": "database" }),
+            ))
+        }
+        Err(error) => Err(error.into()),
+    }
 }
 
 fn read(mut fields: Fields) -> Result<NewKey, AdminError> {

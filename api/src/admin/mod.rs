@@ -9,7 +9,7 @@ mod view;
 
 pub use error::AdminError;
 pub use keys::KeyView;
-pub use view::{ClusterNode, ClusterStatus, ClusterView, PoolAdmin, PoolChange, PoolUsage, PoolView};
+pub use view::{ClusterNode, ClusterStatus, ClusterView, PoolAdmin, PoolChange, PoolUsage, PoolView, Revoker};
 
 use crate::identity::{Identity, KeyHash};
 use axum::Router;
@@ -29,6 +29,8 @@ pub struct Admin {
     pub identity: Identity,
     /// Pools, in the ledger.
     pub pools: Arc<dyn PoolAdmin>,
+    /// Revocations, in the ledger.
+    pub revoker: Arc<dyn Revoker>,
     /// The group.
     pub cluster: Arc<dyn ClusterView>,
 }

@@ -4,7 +4,7 @@ use super::*;
 use crate::usage::{CallId, Intent, Journal, JournalOptions, RequestId, Settled, Shipper, Status};
 use axum::body::Body;
 use futures_util::future::{BoxFuture, FutureExt};
-use ledger::model::{Incarnation, PoolLimits, Priority};
+use ledger::model::{Credential, Incarnation, PoolLimits, Priority};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -46,6 +46,17 @@ impl ClusterView for Alone {
     }
 }
 
+/// Remembers what was revoked.
+#[derive(Default)]
+struct Revoked(Mutex<Vec<Credential>>);
+
+impl Revoker for Revoked {
+    fn revoke(&self, what: Vec<Credential>, _: Option<u64>) -> BoxFuture<'_, Result<(), AdminError>> {
+        self.0.lock().unwrap().extend(what);
+        async { Ok(()) }.boxed()
+    }
+}
+
 struct Fixture {
     dir: tempfile::TempDir,
     router: Router,
@@ -60,6 +71,7 @@ impl Fixture {
             key: AdminKey::new(KEY),
             identity: identity.clone(),
             pools: Arc::new(Pools::default()),
+            revoker: Arc::new(Revoked::default()),
             cluster: Arc::new(Alone),
         });
         Self { dir, router, identity }

@@ -2,7 +2,7 @@
 
 use super::error::AdminError;
 use futures_util::future::BoxFuture;
-use ledger::model::{BucketLimit, PoolLimits, Rate};
+use ledger::model::{BucketLimit, Credential, PoolLimits, Rate};
 use serde::{Deserialize, Serialize};
 
 /// Pools, as the ledger has them. A pool's name is its label: a model or one wildcard pattern.
@@ -144,6 +144,16 @@ pub struct PoolUsage {
     pub in_flight: u64,
     /// Requests waiting.
     pub waiting: u64,
+}
+
+/// Revokes, in the ledger.
+pub trait Revoker: Send + Sync {
+    /// Has every node refuse credentials, for ever. Done when this node's ledger has it; the others have it when they hear
+    /// of it. `expires_wall_us` is the key's own end.
+    ///
+    /// # Errors
+    /// [`AdminError::Unavailable`] without a leader, [`AdminError::Indeterminate`] when it may have happened.
+    fn revoke(&self, what: Vec<Credential>, expires_wall_us: Option<u64>) -> BoxFuture<'_, Result<(), AdminError>>;
 }
 
 /// The group, as this node sees it.

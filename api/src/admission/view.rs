@@ -2,6 +2,7 @@
 
 use super::clock_now;
 use super::door::Shared;
+use super::keys::KeyLedger;
 use super::start::Seed;
 use crate::admin::{AdminError, ClusterNode, ClusterStatus, ClusterView, PoolAdmin, PoolChange, PoolUsage, PoolView};
 use crate::board::{Board, Health, PoolGauge, RateGauge, Rates};
@@ -28,6 +29,11 @@ pub struct Capacity {
 impl Capacity {
     pub(super) fn new(shared: Arc<Shared>, leader: Leader, node: NodeId, seeds: Vec<Seed>) -> Self {
         Self { shared, leader, node, seeds }
+    }
+
+    /// The ledger's word on keys.
+    pub fn keys(&self) -> KeyLedger {
+        KeyLedger::new(self.leader.clone())
     }
 
     fn pool(&self, name: &str) -> Option<LedgerPool> {

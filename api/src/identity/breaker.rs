@@ -8,6 +8,8 @@ use tokio::sync::Notify;
 
 /// How often a store that is down is probed.
 const PROBE_EVERY: Duration = Duration::from_millis(200);
+/// How often one that is up is.
+const WATCH_EVERY: Duration = Duration::from_secs(1);
 /// How long a probe may take.
 const PROBE_MAX: Duration = Duration::from_secs(2);
 
@@ -57,8 +59,8 @@ impl Breaker {
     fn trip(&self, cause: &dyn fmt::Display) {
         if !self.open.swap(true, Ordering::Relaxed) {
             tracing::warn!(store = self.name, %cause, "a key store does not answer; going on without it");
+            self.opened.notify_one();
         }
-        self.opened.notify_one();
     }
 
     /// Asks once whether the store is there.
@@ -69,21 +71,19 @@ impl Breaker {
                     tracing::info!(store = self.name, "a key store answers");
                 }
             }
-            Ok(Err(error)) => tracing::debug!(store = self.name, %error, "a key store does not answer a probe"),
-            Err(_) => tracing::debug!(store = self.name, "a key store does not answer a probe in time"),
+            Ok(Err(error)) => self.trip(&error),
+            Err(_) => self.trip(&"no answer to a probe"),
         }
     }
 
-    /// Probes the store while it is down, for ever.
+    /// Probes the store for ever: often while it is down, and now and then while it is not, so that a dead store is known
+    /// before anybody asks.
     pub(super) async fn watch<E: fmt::Display, F: Future<Output = Result<(), E>>>(&self, probe: impl Fn() -> F) {
         loop {
-            while self.is_open() {
-                self.probe(probe()).await;
-                if self.is_open() {
-                    tokio::time::sleep(PROBE_EVERY).await;
-                }
-            }
-            self.opened.notified().await;
+            let pause = if self.is_open() { PROBE_EVERY } else { WATCH_EVERY };
+            // Either of them is reason to probe again.
+            let _ = tokio::time::timeout(pause, self.opened.notified()).await;
+            self.probe(probe()).await;
         }
     }
 }

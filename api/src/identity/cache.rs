@@ -146,6 +146,13 @@ impl Cache {
         state.flights.clear();
     }
 
+    /// A caller that memory knows and that `is_it` names.
+    pub(super) fn find(&self, is_it: impl Fn(&Caller) -> bool) -> Option<(KeyHash, Arc<Caller>)> {
+        let state = self.lock();
+        let found = state.known.iter().find(|(_, known)| is_it(&known.caller));
+        found.map(|(key, known)| (*key, Arc::clone(&known.caller)))
+    }
+
     pub(super) fn len(&self) -> usize {
         self.lock().known.len()
     }

@@ -7,7 +7,13 @@ use super::{
     Actor, AuditEvent, Identity, Key, KeyChange, KeyHash, KeyRef, Named, NewKey, NewTeam, NewUser, Once, Secret,
     StoreError, Team, TeamChange, User, UserChange,
 };
+use crate::identity::Caller;
 use ledger::model::{Scope, ScopeKind, TenantLimits};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How soon a revocation is tried again that the database did not take.
+const AGAIN: Duration = Duration::from_millis(500);
 
 impl Identity {
     /// Makes a key; the secret is never to be had again.
@@ -91,6 +97,43 @@ impl Identity {
         let key = self.store()?.revoke(key.caller.key_id, actor).await?;
         self.drop_everywhere(&hashes).await;
         Ok(key)
+    }
+
+    /// A key and the hashes of its secrets: from the database, or as memory or the snapshot know it while that does not
+    /// answer.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn key_to_revoke(&self, which: &KeyRef) -> Result<(Arc<Caller>, Vec<KeyHash>), StoreError> {
+        let down = match self.secrets(which).await {
+            Ok((key, hashes)) => return Ok((key.caller, hashes)),
+            Err(StoreError::Down(error)) => StoreError::Down(error),
+            Err(error) => return Err(error),
+        };
+        let is_it = |caller: &Caller| match which {
+            KeyRef::Id(id) => caller.key_id == *id,
+            KeyRef::Prefix(prefix) => *caller.key_prefix == **prefix,
+            KeyRef::Name(name) => *caller.key_name == **name,
+        };
+        let remembered = self.inner.cache.find(is_it);
+        let found = remembered.or_else(|| {
+            let (hash, record) = self.inner.layers.snapshot().search(|record| is_it(&record.caller(None)))?;
+            Some((hash, Arc::new(record.caller(None))))
+        });
+        found.map(|(hash, caller)| (caller, vec![hash])).ok_or(down)
+    }
+
+    /// Writes a revocation that the ledger has already to the database as soon as that answers.
+    pub fn revoke_later(&self, id: [u8; 16], actor: Actor) {
+        let identity = self.clone();
+        tokio::spawn(async move {
+            loop {
+                match identity.revoke_key(&KeyRef::Id(id), &actor).await {
+                    Ok(_) | Err(StoreError::NotFound(_)) => return,
+                    Err(_) => tokio::time::sleep(AGAIN).await,
+                }
+            }
+        });
     }
 
     /// Makes a user.

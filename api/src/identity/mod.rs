@@ -33,6 +33,7 @@ pub use secret::{KeyHash, Secret};
 pub use store::{Actor, AuditEvent, Once, PAGE, StoreError};
 
 pub(crate) use key::parse_id;
+pub(crate) use store::{OutboxRow, Told};
 
 use crate::config::KeyMode;
 use breaker::Breaker;
@@ -296,6 +297,11 @@ impl Identity {
     /// Whether no store of keys answers.
     pub fn stores_are_down(&self) -> bool {
         self.inner.layers.are_down()
+    }
+
+    /// Whether the database does not answer.
+    pub(crate) fn database_is_down(&self) -> bool {
+        self.inner.layers.sql.is_open()
     }
 
     /// What happens to keys that nobody can check.

@@ -29,9 +29,14 @@ impl Redis {
         Ok(Self { client: Client::open(url)?, connection: Mutex::default() })
     }
 
-    /// Connects anew, and sees that it answers.
+    /// Sees that it answers, and connects anew when it does not.
     pub(super) async fn probe(&self) -> RedisResult<()> {
-        *self.connection.lock().await = None;
+        let present = self.connection.lock().await.clone();
+        if let Some(mut connection) = present
+            && let Ok(()) = redis::cmd("PING").query_async::<()>(&mut connection).await
+        {
+            return Ok(());
+        }
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(CONNECT_MAX))
             .set_response_timeout(Some(CONNECT_MAX));

@@ -62,6 +62,15 @@ impl Snapshot {
         Record::decode(hash, self.record(self.offsets[place]))
     }
 
+    /// The first key that `is_it` names; reads them all.
+    pub(super) fn search(&self, is_it: impl Fn(&Record) -> bool) -> Option<(KeyHash, Record)> {
+        let read = |&at: &u32| {
+            let hash = KeyHash(*self.hash(at).first_chunk()?);
+            Some((hash, Record::decode(&hash, self.record(at))?))
+        };
+        self.offsets.iter().filter_map(read).find(|(_, record)| is_it(record))
+    }
+
     /// How many keys it has.
     pub(super) fn len(&self) -> usize {
         self.offsets.len()

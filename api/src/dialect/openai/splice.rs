@@ -15,7 +15,8 @@ pub(crate) fn splice(read: &Read, body: &Bytes, changes: Changes<'_>) -> Bytes {
         let name = quoted(changes.model);
         edits.extend(read.models.iter().map(|at| (at.clone(), name.clone())));
     }
-    if read.request.output_max.is_none() {
+    // A caller within a strict allowance gets less than it asks for.
+    if read.request.output_max.is_none_or(|asked| asked > changes.output_max) {
         if read.caps.is_empty() {
             first = format!("{}:{},", quoted(changes.output_field), changes.output_max);
         }

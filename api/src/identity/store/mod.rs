@@ -11,7 +11,7 @@ mod rows;
 
 pub use audit::{Actor, AuditEvent};
 pub use once::Once;
-pub(crate) use outbox::OutboxRow;
+pub(crate) use outbox::{OutboxRow, Told};
 
 use super::database::{Change, Database};
 use super::sql::{Query, Row};
