@@ -5,7 +5,9 @@ mod client;
 mod cluster;
 mod failure;
 mod key;
+mod limits;
 mod output;
+mod people;
 mod pool;
 mod usage;
 
@@ -74,6 +76,16 @@ enum Run {
     Key {
         #[command(subcommand)]
         run: key::KeyCommand,
+    },
+    /// Users.
+    User {
+        #[command(subcommand)]
+        run: people::UserCommand,
+    },
+    /// Teams.
+    Team {
+        #[command(subcommand)]
+        run: people::TeamCommand,
     },
     /// Pools: the capacity behind each model.
     Pool {
@@ -160,6 +172,8 @@ async fn run(command: Command) -> Result<(), Failure> {
     };
     match command.run {
         Run::Key { run } => run.run(&context(endpoints)?).await,
+        Run::User { run } => run.run(&context(endpoints)?).await,
+        Run::Team { run } => run.run(&context(endpoints)?).await,
         Run::Pool { run } => run.run(&context(endpoints)?).await,
         Run::Usage { run } => run.run(&context(endpoints)?).await,
         Run::Cluster { run } => run.run(&context(endpoints)?).await,

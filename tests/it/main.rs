@@ -8,6 +8,7 @@ mod green;
 mod input;
 mod names;
 mod observe;
+mod people;
 mod priority;
 mod queue;
 mod rig;

@@ -69,6 +69,11 @@ impl<'a> Call<'a> {
         Self { method: Method::POST, body: Some(json(body)), ..Self::get(path) }
     }
 
+    /// Changes.
+    pub(super) fn patch(path: &'a [&'a str], body: &impl Serialize) -> Self {
+        Self { method: Method::PATCH, body: Some(json(body)), ..Self::get(path) }
+    }
+
     /// Sets.
     pub(super) fn put(path: &'a [&'a str], body: &impl Serialize) -> Self {
         Self { method: Method::PUT, body: Some(json(body)), ..Self::get(path) }

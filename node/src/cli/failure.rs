@@ -56,7 +56,7 @@ impl Failure {
             401 | 403 => {
                 Failure::NotAllowed(format!("{said}; give the admin key with --admin-key or TOKLIGENCE_ADMIN_KEY"))
             }
-            409 => Failure::Conflict(said),
+            409 | 412 => Failure::Conflict(said),
             _ if status == 504 || ["outcome_unknown", "indeterminate"].contains(&code) => {
                 Failure::OutcomeUnknown(format!("{said}; look before you try again"))
             }
@@ -89,7 +89,7 @@ mod tests {
     #[test]
     fn each_answer_has_its_exit_code() {
         let envelope = r#"{"error":{"message":"no such key","type":"x","code":"y"}}"#;
-        let codes = [(404, 1), (400, 1), (401, 7), (403, 7), (409, 6), (503, 5), (504, 8), (500, 3)];
+        let codes = [(412, 6), (404, 1), (400, 1), (401, 7), (403, 7), (409, 6), (503, 5), (504, 8), (500, 3)];
         for (status, code) in codes {
             let failure = Failure::of_answer(status, envelope);
             assert_eq!(failure.exit_code(), code, "{status}");

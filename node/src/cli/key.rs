@@ -3,6 +3,7 @@
 use super::Context;
 use super::client::Call;
 use super::failure::Failure;
+use super::limits::Limits;
 use super::output::{cell, pairs, table};
 use clap::{Args, Subcommand, ValueEnum};
 use serde::Serialize;
@@ -23,6 +24,16 @@ pub(super) enum KeyCommand {
     Show {
         /// Its id, its first 12 characters or its name.
         key: String,
+    },
+    /// Change a key; what is not named stays.
+    Update(Box<ChangedKey>),
+    /// Give a key a new secret, shown once; the one before is good for a while.
+    Rotate {
+        /// Its id, its first 12 characters or its name.
+        key: String,
+        /// How long the secret before is good, as in 24h; 0s ends it now.
+        #[arg(long, value_name = "DURATION", default_value = "24h", value_parser = humantime::parse_duration)]
+        overlap: Duration,
     },
     /// Take a key back, for ever.
     Revoke {
@@ -49,34 +60,21 @@ pub(super) struct NewKey {
     #[arg(long, value_name = "P")]
     #[serde(skip_serializing_if = "Option::is_none")]
     priority_ceiling: Option<u8>,
-    /// Requests each second.
-    #[arg(long, value_name = "N", conflicts_with = "rpm", value_parser = limit)]
+    /// Its user, by id, name or e-mail address.
+    #[arg(long)]
     #[serde(skip_serializing_if = "Option::is_none")]
-    rps: Option<u64>,
-    /// Requests each minute.
-    #[arg(long, value_name = "N", value_parser = limit)]
+    user: Option<String>,
+    /// Its team, by id or name, where it is not its user's.
+    #[arg(long)]
     #[serde(skip_serializing_if = "Option::is_none")]
-    rpm: Option<u64>,
-    /// Tokens each minute.
-    #[arg(long, value_name = "N", value_parser = limit)]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    tpm: Option<u64>,
-    /// Requests in flight.
-    #[arg(long, value_name = "N", value_parser = limit)]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    concurrency: Option<u64>,
-    /// Tokens each day.
-    #[arg(long, value_name = "N", value_parser = limit)]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    tokens_per_day: Option<u64>,
-    /// Requests that may come at once.
-    #[arg(long, value_name = "N", value_parser = limit)]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    burst_requests: Option<u64>,
-    /// Tokens that may come at once.
-    #[arg(long, value_name = "N", value_parser = limit)]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    burst_tokens: Option<u64>,
+    team: Option<String>,
+    #[command(flatten)]
+    #[serde(flatten)]
+    limits: Limits,
+    /// What it may be used for: chat, embeddings, models, admin. Without any: all but admin.
+    #[arg(long = "scope", value_name = "SCOPE", value_delimiter = ',')]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    scopes: Vec<String>,
     /// The models that it may use: names, or patterns with one `*`.
     #[arg(long, value_name = "PATTERN,..", value_delimiter = ',')]
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -87,6 +85,57 @@ pub(super) struct NewKey {
     expires: Option<Duration>,
 }
 
+/// What is to change of a key; what is not given stays.
+#[derive(Debug, Args, Serialize)]
+pub(super) struct ChangedKey {
+    /// Its id, its first 12 characters or its name.
+    #[serde(skip)]
+    key: String,
+    /// Its new name.
+    #[arg(long)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<String>,
+    /// Its class.
+    #[arg(long, value_enum)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tier: Option<Tier>,
+    /// Its priority.
+    #[arg(long, value_name = "P")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    priority: Option<u8>,
+    /// How far its requests may raise themselves.
+    #[arg(long, value_name = "P")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    priority_ceiling: Option<u8>,
+    /// Its user, by id, name or e-mail address; empty for none.
+    #[arg(long)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    user: Option<String>,
+    /// Its team, by id or name; empty for its user's.
+    #[arg(long)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    team: Option<String>,
+    #[command(flatten)]
+    #[serde(flatten)]
+    limits: Limits,
+    /// What it may be used for.
+    #[arg(long = "scope", value_name = "SCOPE", value_delimiter = ',')]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    scopes: Vec<String>,
+    /// The models that it may use.
+    #[arg(long, value_name = "PATTERN,..", value_delimiter = ',')]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    models: Vec<String>,
+    /// When it ends, from now on.
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    #[serde(rename = "expires_in_s", serialize_with = "seconds", skip_serializing_if = "Option::is_none")]
+    expires: Option<Duration>,
+    /// Change this version only; exit 6 when it is not the present one.
+    #[arg(long, value_name = "VERSION")]
+    #[serde(rename = "version", skip_serializing_if = "Option::is_none")]
+    if_version: Option<u64>,
+}
+
 /// A key's named class.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -95,15 +144,6 @@ pub(super) enum Tier {
     Partner,
     Standard,
     External,
-}
-
-/// A limit. One of 0 would read like "nothing at all" and mean "no limit".
-fn limit(text: &str) -> Result<u64, String> {
-    match text.parse() {
-        Ok(0) => Err("must be above 0; without a limit, leave the option out".to_owned()),
-        Ok(limit) => Ok(limit),
-        Err(_) => Err("must be a whole number above 0".to_owned()),
-    }
 }
 
 #[expect(clippy::ref_option, reason = "serde gives a reference to the field")]
@@ -125,6 +165,15 @@ impl KeyCommand {
             KeyCommand::Show { key } => {
                 let shown: Value = context.client.json(Call::get(&["keys", &key])).await?;
                 context.output.show(&shown, described)
+            }
+            KeyCommand::Update(change) => {
+                let changed: Value = context.client.json(Call::patch(&["keys", &change.key], &change)).await?;
+                context.output.show(&changed, described)
+            }
+            KeyCommand::Rotate { key, overlap } => {
+                let body = serde_json::json!({ "overlap_s": overlap.as_secs() });
+                let rotated: Value = context.client.json(Call::post(&["keys", &key, "rotate"], &body)).await?;
+                context.output.show(&rotated, created)
             }
             KeyCommand::Revoke { key } => {
                 context.confirm("This takes the key back for ever", &key)?;
@@ -165,14 +214,15 @@ fn described(key: &Value) -> String {
 }
 
 fn listed(keys: &[Value]) -> String {
-    let columns = ["id", "prefix", "name", "tier", "priority", "limits", "models", "expires_at", "revoked_at"];
+    let columns = ["id", "prefix", "name", "tier", "priority", "user", "limits", "models", "expires_at", "revoked_at"];
     let head = columns.map(|name| name.trim_end_matches("_at").to_uppercase());
-    let rows = keys.iter().map(|key| columns.map(|name| if name == "limits" { limits(key) } else { cell(&key[name]) }));
+    let rows =
+        keys.iter().map(|key| columns.map(|name| if name == "limits" { limits_cell(key) } else { cell(&key[name]) }));
     table(&head.each_ref().map(String::as_str), rows)
 }
 
-/// A key's limits in one cell; bursts stand in `key show`.
-fn limits(key: &Value) -> String {
+/// The limits of a key, a user or a team in one cell; bursts and budgets stand in `show`.
+pub(super) fn limits_cell(key: &Value) -> String {
     let units = [
         ("rps", "req/s"),
         ("rpm", "req/min"),
@@ -209,14 +259,14 @@ mod tests {
     #[test]
     fn a_limit_of_nothing_is_refused() {
         let error = Line::try_parse_from("key create --name app --rps 0".split(' ')).unwrap_err().to_string();
-        assert!(error.contains("must be above 0; without a limit, leave the option out"), "{error}");
+        assert!(error.contains("must be above 0; without a limit, leave the option out, or say none"), "{error}");
     }
 
     #[test]
     fn a_list_shows_each_keys_limits() {
         let key = json!({ "name": "app", "rps": 3, "rpm": 0, "tokens_per_day": 1000 });
-        assert_eq!(limits(&key), "3 req/s, 1000 tokens/day");
-        assert_eq!(limits(&json!({ "rps": 0 })), "-");
+        assert_eq!(limits_cell(&key), "3 req/s, 1000 tokens/day");
+        assert_eq!(limits_cell(&json!({ "rps": 0 })), "-");
     }
 
     #[test]
