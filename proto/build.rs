@@ -1,8 +1,10 @@
-//! Compiles `proto/ledger.proto` in pure Rust; no protoc is needed.
+//! Compiles `proto/*.proto` in pure Rust; no protoc is needed.
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo::rerun-if-changed=proto");
-    let files = protox::compile(["proto/ledger.proto"], ["proto"])?;
-    prost_build::Config::new().compile_fds(files)?;
+    tonic_prost_build::configure().compile_fds(protox::compile(["proto/ledger.proto"], ["proto"])?)?;
+    tonic_prost_build::configure()
+        .extern_path(".tokligence.ledger.v1", "crate::pb")
+        .compile_fds(protox::compile(["proto/peer.proto"], ["proto"])?)?;
     Ok(())
 }

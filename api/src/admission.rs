@@ -2,6 +2,7 @@
 //! keeper, waits, and wakes.
 
 mod door;
+mod group;
 mod keys;
 mod start;
 mod view;

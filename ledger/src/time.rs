@@ -87,6 +87,11 @@ impl LedgerClock {
         }
     }
 
+    /// This node begins to lead `term`: its own entries teach it nothing.
+    pub fn lead(&mut self, term: u64) {
+        self.term = self.term.max(term);
+    }
+
     /// The stamp of an entry proposed now.
     pub fn stamp(&self, now: Boot) -> Stamp {
         if !self.rules.refill_uses_ledger_time {

@@ -260,10 +260,6 @@ fn own_problems(config: &Config) -> Vec<raft::config::Problem> {
     if config.marketplace.enabled {
         problems.push(raft::config::Problem::new("marketplace.enabled", "this version has no marketplace"));
     }
-    if config.raft.cluster.initial_members.len() > 1 {
-        let message = "this version runs a group of one: leave it empty or name this node only";
-        problems.push(raft::config::Problem::new("cluster.initial_members", message));
-    }
     problems
 }
 

@@ -1,4 +1,4 @@
-//! How an entry of the ledger stands in the log: protobuf in a versioned, checksummed envelope. What an entry means is
+//! How an entry of the ledger stands in the log, and what nodes say to each other: protobuf in a versioned, checksummed envelope. What an entry means is
 //! in `ledger`; where it is stored and sent, in `raft`. The messages and how they evolve: `proto/ledger.proto`.
 //!
 //! Every node must read an entry alike or stop. So nothing unknown is ever skipped: [`decode`] refuses a kind of event,
@@ -7,8 +7,11 @@
 mod error;
 mod limits;
 mod op;
+mod outcome;
 mod pb;
+pub mod peer;
 mod report;
+mod talk;
 
 pub use error::DecodeError;
 

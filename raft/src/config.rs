@@ -3,6 +3,7 @@
 //! Plain values with defaults. Reading files and the environment is not done here but in `node/src/config.rs`.
 
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -69,6 +70,9 @@ impl Default for Node {
 pub struct Peer {
     /// Address of the gRPC listener. A group of one does not open it.
     pub listen: String,
+    /// `ID=HOST:PORT` of members that this node reaches elsewhere than where the group knows them: behind a translated
+    /// address, or through a proxy.
+    pub via: Vec<String>,
     /// Whether the nodes prove to each other who they are.
     pub tls: Tls,
     /// PEM file with this node's certificate; its name is the node's id.
@@ -83,6 +87,7 @@ impl Default for Peer {
     fn default() -> Self {
         Self {
             listen: "127.0.0.1:7081".into(),
+            via: Vec::new(),
             tls: Tls::Off,
             cert: String::new(),
             key: String::new(),
@@ -109,6 +114,8 @@ pub struct Cluster {
     /// `ID=HOST:PORT` of each first member; empty means this node alone. Counts only before the first membership
     /// entry.
     pub initial_members: Vec<String>,
+    /// True: this node waits until a running group takes it in (`gateway cluster add`); `initial_members` stays empty.
+    pub join: bool,
     /// How often the leader lets the others hear of it.
     pub heartbeat_ms: u64,
     /// The least wait before a node campaigns.
@@ -125,6 +132,7 @@ impl Default for Cluster {
     fn default() -> Self {
         Self {
             initial_members: Vec::new(),
+            join: false,
             heartbeat_ms: 100,
             election_ms_min: 400,
             election_ms_max: 600,
@@ -166,6 +174,28 @@ impl Config {
         if problems.is_empty() { Ok(members) } else { Err(problems) }
     }
 
+    /// Whether other nodes talk to this one: then it listens for them.
+    pub(crate) fn has_peers(&self) -> bool {
+        self.cluster.join || !self.cluster.initial_members.is_empty()
+    }
+
+    /// The members that a new group begins with; none when this node joins another group.
+    pub(crate) fn first_members(&self) -> Vec<(u64, String)> {
+        if self.cluster.join {
+            return Vec::new();
+        }
+        // `validate` has named what cannot be read.
+        let members = self.members().unwrap_or_default();
+        members.into_iter().map(|member| (member.id, member.address)).collect()
+    }
+
+    /// Where this node reaches members elsewhere than where the group knows them.
+    pub(crate) fn detours(&self) -> BTreeMap<u64, String> {
+        // `validate` has named what cannot be read.
+        let members = self.peer.via.iter().filter_map(|text| member(text));
+        members.map(|member| (member.id, member.address)).collect()
+    }
+
     /// Finds everything that is wrong.
     pub fn validate(&self) -> Vec<Problem> {
         let mut problems = Vec::new();
@@ -182,6 +212,9 @@ impl Config {
     }
 
     fn validate_peer(&self, problems: &mut Vec<Problem>) {
+        for text in self.peer.via.iter().filter(|text| member(text).is_none()) {
+            problems.push(Problem::new("peer.via", format!("`{text}` is not ID=HOST:PORT, as in 2=10.0.0.2:7081")));
+        }
         let address = self.peer.listen.parse::<SocketAddr>();
         if let Err(cause) = &address {
             let listen = &self.peer.listen;
@@ -209,6 +242,9 @@ impl Config {
             Err(found) => return problems.extend(found),
         };
         let key = "cluster.initial_members";
+        if self.cluster.join && !self.cluster.initial_members.is_empty() {
+            problems.push(Problem::new(key, "must be empty on a node that joins (cluster.join)"));
+        }
         if !members.iter().any(|member| member.id == self.node.id) {
             problems.push(Problem::new(key, format!("does not hold this node, {}", self.node.id)));
         }

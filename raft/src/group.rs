@@ -3,6 +3,7 @@
 //! On the main path a batch of ledger operations enters through [`Group::propose`] and comes back with its place in the
 //! log and what applying it gave. What an entry means is the machine's business; who may propose is the leader's.
 
+mod members;
 pub mod settings;
 pub mod start;
 mod watcher;
@@ -18,16 +19,20 @@ use openraft::metrics::WaitError;
 use std::fs::File;
 use tokio::sync::watch;
 
-pub use self::settings::{LatencyHook, Settings};
+pub use self::members::{ChangeError, Member, Role, Standing};
+pub use self::settings::{LatencyHook, Peer, Settings};
 pub use self::start::StartError;
 pub use self::watcher::Leadership;
 use crate::apply::Applier;
 use crate::fault::Fault;
-use crate::identity::Identity;
+use crate::identity::{ClusterId, Identity};
+use crate::leader::Desk;
 use crate::machine::{Applied, Machine};
+use crate::network::{self, Dial, Door, Pass};
 use crate::store::MAX_PAYLOAD_BYTES;
 use crate::store::flusher::FsyncStats;
 use crate::types::{NodeId, Payload, TypeConfig};
+use std::net::SocketAddr;
 
 /// How long a shutdown waits for the last readers of the store.
 const CLOSING: Duration = Duration::from_secs(2);
@@ -52,6 +57,11 @@ struct Inner<M: Machine> {
     closing: Arc<AtomicBool>,
     store: crate::store::Closing,
     lock: std::sync::Mutex<Option<File>>,
+    dial: Dial,
+    door: Arc<Door<M>>,
+    /// The bound address of the listener for peers.
+    peer: Option<SocketAddr>,
+    stop_peers: watch::Sender<bool>,
 }
 
 /// Why a proposal gave no result; named by what the caller does next.
@@ -119,21 +129,59 @@ impl<M: Machine> Group<M> {
         let fault = Fault::new();
         let (on_append, on_fsync) = (settings.on_append.clone(), settings.on_fsync.clone());
         let stats = Arc::new(FsyncStats { on_append, on_fsync, ..FsyncStats::default() });
+        let (tls, listening) = start::peer(&settings).await?;
         let opened = start::open(&settings, &fault, &stats).await?;
         let store = opened.store.closing();
         let applier = Applier::new(machine, opened.snapshots, fault.clone());
-        let (raft, alone) = start::consensus(&settings, &opened.identity, opened.store, applier.clone())
+        let identity = opened.identity;
+        let cluster = ClusterId::of(&identity);
+        let pass = Pass::new(settings.node_id, identity.store_uuid, cluster, fault.clone(), tls.is_some());
+        let detours = settings.peer.as_ref().map(|peer| peer.detours.clone()).unwrap_or_default();
+        let dial = Dial::new(pass.clone(), tls, detours);
+        let (raft, standing) = start::consensus(&settings, &identity, opened.store, applier.clone(), &dial)
             .await
             .map_err(|error| fault.reason().map_or(error, StartError::Consensus))?;
         let closing = Arc::new(AtomicBool::new(false));
         let leadership = watcher::spawn(raft.clone(), settings.node_id, fault.clone(), closing.clone());
         let lock = std::sync::Mutex::new(Some(opened.lock));
-        let identity = opened.identity;
-        let inner = Inner { raft, applier, identity, fault, stats, leadership, closing, store, lock };
+        let door = Arc::new(Door {
+            pass,
+            raft: raft.clone(),
+            applier: applier.clone(),
+            desk: std::sync::OnceLock::new(),
+            data_dir: settings.data_dir.clone(),
+            dial: dial.clone(),
+        });
+        let peer = listening.as_ref().and_then(|listening| listening.address().ok());
+        let stop_peers = watch::Sender::new(false);
+        if let Some(listening) = listening {
+            tokio::spawn(network::serve(listening, door.clone(), stop_peers.subscribe()));
+        }
+        let inner = Inner {
+            raft,
+            applier,
+            identity,
+            fault,
+            stats,
+            leadership,
+            closing,
+            store,
+            lock,
+            dial,
+            door,
+            peer,
+            stop_peers,
+        };
         let group = Self { inner: Arc::new(inner) };
-        if let Err(error) = start::settle(&settings, &group.inner.raft, &group.inner.fault, alone).await {
+        if let Err(error) = start::settle(&settings, &group.inner.raft, &group.inner.fault, standing).await {
             group.shutdown().await;
             return Err(error);
+        }
+        if standing == start::Standing::Founder {
+            let Inner { raft, dial, fault, closing, .. } = &*group.inner;
+            let founding =
+                start::found(raft.clone(), dial.clone(), settings.members.clone(), fault.clone(), closing.clone());
+            tokio::spawn(founding);
         }
         Ok(group)
     }
@@ -201,6 +249,28 @@ impl<M: Machine> Group<M> {
         }
     }
 
+    /// The bound address of the listener for peers, if there is one.
+    pub fn peer_address(&self) -> Option<SocketAddr> {
+        self.inner.peer
+    }
+
+    /// The way to other members.
+    pub(crate) fn dial(&self) -> &Dial {
+        &self.inner.dial
+    }
+
+    /// Lets calls of peers reach this node's loop.
+    pub(crate) fn attach(&self, desk: Desk) {
+        // It is attached once, when the loop starts.
+        let _ = self.inner.door.desk.set(desk);
+    }
+
+    /// Waits until this node has applied the entry; false when that takes too long.
+    pub(crate) async fn applied(&self, index: u64, within: Duration) -> bool {
+        let wait = self.inner.raft.wait(Some(within));
+        wait.applied_index_at_least(Some(index), "the caller's own entry").await.is_ok()
+    }
+
     /// Takes a snapshot of everything applied so far; returns once it is on disk and counts.
     ///
     /// # Errors
@@ -224,6 +294,7 @@ impl<M: Machine> Group<M> {
     /// Ends this node's part in good order; the data directory is free when this returns.
     pub async fn shutdown(&self) {
         self.inner.closing.store(true, Ordering::Release);
+        self.inner.stop_peers.send_replace(true);
         if let Err(error) = self.inner.raft.shutdown().await {
             tracing::warn!(%error, "consensus did not end in good order");
         }

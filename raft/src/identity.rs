@@ -15,6 +15,32 @@ pub(crate) const FILE: &str = "identity";
 
 const VERSION: &str = "1";
 
+/// The id of the cluster that a node belongs to, once it does. Clones share it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct ClusterId(std::sync::Arc<std::sync::OnceLock<[u8; 16]>>);
+
+/// What the identity file names as long as the node belongs to no cluster.
+pub(crate) const NO_CLUSTER: [u8; 16] = [0; 16];
+
+impl ClusterId {
+    pub(crate) fn of(identity: &Identity) -> Self {
+        let cluster = Self::default();
+        if identity.cluster_id != NO_CLUSTER {
+            cluster.set(identity.cluster_id);
+        }
+        cluster
+    }
+
+    pub(crate) fn get(&self) -> Option<[u8; 16]> {
+        self.0.get().copied()
+    }
+
+    /// It is set once; the file beside the store is written before.
+    pub(crate) fn set(&self, cluster: [u8; 16]) {
+        let _ = self.0.set(cluster);
+    }
+}
+
 /// Names a node, its cluster and its disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {

@@ -5,14 +5,14 @@
 
 use crate::clock;
 use crate::group::{Group, Leadership, ProposeError};
-use crate::replica::Replica;
+use crate::network::{Line, Routes, propose};
+use crate::replica::{LedgerTime, Replica};
 use ledger::entry::{Contact, Entry, Op, Outcome, Reply};
 use ledger::policy::{Config, Plan, Policy};
-use ledger::rules::Rules;
 use ledger::state::State;
-use ledger::time::{Boot, LedgerClock, Stamp};
+use ledger::time::{Boot, Stamp};
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -45,8 +45,9 @@ pub enum Unproposed {
 #[derive(Clone)]
 pub struct Leader {
     group: Group<Replica>,
-    inbox: mpsc::UnboundedSender<Message>,
-    clock: Arc<Mutex<LedgerClock>>,
+    desk: Desk,
+    line: Line,
+    clock: LedgerTime,
     waiting: watch::Receiver<Vec<(ledger::model::PoolId, Vec<u64>)>>,
 }
 
@@ -58,21 +59,67 @@ impl fmt::Debug for Leader {
 
 enum Message {
     Contact(Contact),
-    Ops(Vec<Op>, oneshot::Sender<Result<Vec<Outcome>, Unproposed>>),
+    Ops(Vec<Op>, Answer),
+}
+
+/// Takes an entry's index and its outcomes.
+type Answer = oneshot::Sender<Result<(u64, Vec<Outcome>), Unproposed>>;
+
+/// Where messages for the leader are left: this node's own, and those of others while this node leads.
+#[derive(Clone)]
+pub(crate) struct Desk {
+    inbox: mpsc::UnboundedSender<Message>,
+    routes: Routes,
+    leadership: watch::Receiver<Leadership>,
+}
+
+impl fmt::Debug for Desk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Desk").finish_non_exhaustive()
+    }
+}
+
+impl Desk {
+    pub(crate) fn leads(&self) -> bool {
+        self.leadership.borrow().is_leader
+    }
+
+    pub(crate) fn routes(&self) -> &Routes {
+        &self.routes
+    }
+
+    pub(crate) fn contact(&self, contact: Contact) {
+        // The loop ends only with the process.
+        let _ = self.inbox.send(Message::Contact(contact));
+    }
+
+    pub(crate) async fn propose(&self, ops: Vec<Op>) -> Result<(u64, Vec<Outcome>), Unproposed> {
+        let (answer, outcome) = oneshot::channel();
+        let _ = self.inbox.send(Message::Ops(ops, answer));
+        outcome.await.unwrap_or(Err(Unproposed::Indeterminate))
+    }
 }
 
 /// Takes the replies for this node.
 pub type OnReply = Box<dyn Fn(Reply) + Send + Sync>;
 
+/// How long a node waits for its own copy to hold what the leader has done for it.
+const CATCH_UP: Duration = Duration::from_secs(2);
+
 impl Leader {
     /// Starts the loop beside a member of a group.
     pub fn start(group: Group<Replica>, config: Config, on_reply: OnReply) -> Self {
-        let last = group.with_machine(|replica| replica.state().stamp());
-        let clock = Arc::new(Mutex::new(LedgerClock::new(last, Boot(clock::boot_us()), Rules::ALL)));
+        let clock = group.with_machine(Replica::clock);
+        let on_reply = Arc::new(on_reply);
         let (inbox, messages) = mpsc::unbounded_channel();
         let (depths, waiting) = watch::channel(Vec::new());
-        let desk = Desk {
+        let desk = Desk { inbox, routes: Routes::default(), leadership: group.leadership() };
+        let finder = group.clone();
+        let find = Arc::new(move |node| finder.address_of(node));
+        let line = Line::start(group.dial().clone(), find, group.leadership(), on_reply.clone());
+        let rounds = Rounds {
             leadership: group.leadership(),
+            routes: desk.routes.clone(),
             group: group.clone(),
             policy: Policy::new(config),
             clock: clock.clone(),
@@ -81,24 +128,32 @@ impl Leader {
             depths,
             term: None,
         };
-        tokio::spawn(desk.run());
-        Self { group, inbox, clock, waiting }
+        group.attach(desk.clone());
+        tokio::spawn(rounds.run());
+        Self { group, desk, line, clock, waiting }
     }
 
     /// Sends a node's message on its way. Whether it arrived shows in the reply, if there is one.
     pub fn contact(&self, contact: Contact) {
-        // The loop ends only with the process.
-        let _ = self.inbox.send(Message::Contact(contact));
+        if self.desk.leads() { self.desk.contact(contact) } else { self.line.send(contact) }
     }
 
-    /// Has operations proposed, and waits for what they gave.
+    /// Has operations proposed by whoever leads, and waits for what they gave; this node's copy has them then.
     ///
     /// # Errors
     /// See [`Unproposed`].
     pub async fn propose(&self, ops: Vec<Op>) -> Result<Vec<Outcome>, Unproposed> {
-        let (answer, outcome) = oneshot::channel();
-        let _ = self.inbox.send(Message::Ops(ops, answer));
-        outcome.await.unwrap_or(Err(Unproposed::Indeterminate))
+        let leadership = *self.desk.leadership.borrow();
+        let elsewhere = leadership.leader.filter(|_| !leadership.is_leader);
+        let Some((leader, address)) = elsewhere.and_then(|leader| Some((leader, self.group.address_of(leader)?)))
+        else {
+            return self.desk.propose(ops).await.map(|(_, outcomes)| outcomes);
+        };
+        let (index, outcomes) = propose(self.group.dial(), leader, &address, ops).await?;
+        if !self.group.applied(index, CATCH_UP).await {
+            tracing::warn!(index, "this node lags behind what the leader has done for it");
+        }
+        Ok(outcomes)
     }
 
     /// Reads this node's copy of the ledger.
@@ -108,7 +163,7 @@ impl Leader {
 
     /// Ledger time now, as this node would stamp it.
     pub fn stamp(&self) -> Stamp {
-        lock(&self.clock).stamp(Boot(clock::boot_us()))
+        self.clock.with(|clock| clock.stamp(Boot(clock::boot_us())))
     }
 
     /// Requests that wait over the cluster, by pool and effective priority; empty elsewhere than on the leader.
@@ -123,13 +178,14 @@ impl Leader {
 }
 
 /// The loop's own things.
-struct Desk {
+struct Rounds {
+    routes: Routes,
     group: Group<Replica>,
     leadership: watch::Receiver<Leadership>,
     policy: Policy,
-    clock: Arc<Mutex<LedgerClock>>,
+    clock: LedgerTime,
     messages: mpsc::UnboundedReceiver<Message>,
-    on_reply: OnReply,
+    on_reply: Arc<OnReply>,
     depths: watch::Sender<Vec<(ledger::model::PoolId, Vec<u64>)>>,
     /// The term this node leads in, once it has begun it.
     term: Option<u64>,
@@ -139,10 +195,10 @@ struct Desk {
 struct Asked {
     first: usize,
     count: usize,
-    answer: oneshot::Sender<Result<Vec<Outcome>, Unproposed>>,
+    answer: Answer,
 }
 
-impl Desk {
+impl Rounds {
     async fn run(mut self) {
         while let Some((contacts, asked)) = self.gather().await {
             self.round(contacts, asked).await;
@@ -179,7 +235,7 @@ impl Desk {
             return IDLE;
         }
         let now = Boot(clock::boot_us());
-        let clock = lock(&self.clock).clone();
+        let clock = self.clock.with(|clock| clock.clone());
         let wake = self.group.with_machine(|replica| self.policy.wake(now, &clock, replica.state()));
         wake.map_or(IDLE, |at| Duration::from_micros(at.0.saturating_sub(now.0)).min(IDLE))
     }
@@ -194,9 +250,10 @@ impl Desk {
         }
         if self.term != Some(leadership.term) {
             self.term = Some(leadership.term);
+            self.clock.with(|clock| clock.lead(leadership.term));
             self.policy.begin_term(leadership.term, now);
         }
-        let stamp = lock(&self.clock).stamp(now);
+        let stamp = self.clock.with(|clock| clock.stamp(now));
         let (group, policy) = (&self.group, &mut self.policy);
         let today = clock::wall_us() / DAY_US;
         let mut plan = group.with_machine(|replica| policy.plan(now, stamp, today, replica.state(), contacts));
@@ -211,13 +268,16 @@ impl Desk {
 
     async fn propose(&mut self, entry: &Entry, plan: Plan, asked: Vec<Asked>) {
         match self.group.propose(proto::encode(entry)).await {
-            Ok((_, _, applied)) => {
+            Ok((_, index, applied)) => {
                 let (group, policy) = (&self.group, &mut self.policy);
                 let replies = group.with_machine(|replica| policy.finish(replica.state(), plan, &applied));
-                replies.into_iter().for_each(|reply| (self.on_reply)(reply));
+                let own = self.group.identity().node_id;
+                for reply in replies {
+                    if reply.who.node.0 == own { (self.on_reply)(reply) } else { self.routes.send(&reply) }
+                }
                 for Asked { first, count, answer } in asked {
                     let outcomes = applied.outcomes.get(first..first + count).map(<[Outcome]>::to_vec);
-                    let _ = answer.send(outcomes.ok_or(Unproposed::Indeterminate));
+                    let _ = answer.send(outcomes.map(|outcomes| (index, outcomes)).ok_or(Unproposed::Indeterminate));
                 }
             }
             Err(error) => {
@@ -259,9 +319,4 @@ fn refuse(messages: Vec<Message>, error: &Unproposed) {
             let _ = answer.send(Err(error.clone()));
         }
     }
-}
-
-/// What is behind these locks stays whole when a thread panics beside it.
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

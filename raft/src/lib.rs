@@ -25,6 +25,7 @@ pub use group::Group;
 pub use identity::Identity;
 pub use leader::{Leader, Unproposed};
 pub use machine::{Applied, Machine, Stop};
+pub use network::TlsFiles;
 pub use replica::Replica;
 pub use store::MAX_PAYLOAD_BYTES;
 pub use types::NodeId;

@@ -20,6 +20,9 @@ pub trait Machine: Send + Sync + 'static {
     /// Encodes the whole state in its canonical form.
     fn snapshot(&self) -> Vec<u8>;
 
+    /// The index of the last entry applied, and the digest of the state as it is then.
+    fn digest(&self) -> (u64, u128);
+
     /// Replaces the whole state by an encoded one.
     ///
     /// # Errors

@@ -3,10 +3,13 @@
 //! Decodes an entry and applies it; what the entry means is decided in the ledger crate. An entry that this build cannot
 //! read stops the node's part in the group: skipping it would let the copies differ.
 
+use crate::clock;
 use crate::machine::{Applied, Machine, Stop};
 use ledger::entry::LogPos;
 use ledger::rules::Rules;
 use ledger::state::State;
+use ledger::time::{Boot, LedgerClock, Stamp};
+use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::watch;
 
 /// Version of the snapshot's encoding.
@@ -18,12 +21,32 @@ pub struct Replica {
     state: State,
     /// The versions of what is revoked and of tenants' limits, for those who keep copies of keys.
     changes: watch::Sender<(u64, u64)>,
+    clock: LedgerTime,
+}
+
+/// Ledger time as this node knows it, learned from what it applies. Clones share it.
+#[derive(Clone, Debug)]
+pub(crate) struct LedgerTime(Arc<Mutex<LedgerClock>>);
+
+impl LedgerTime {
+    fn new() -> Self {
+        Self(Arc::new(Mutex::new(LedgerClock::new(Stamp(0), Boot(clock::boot_us()), Rules::ALL))))
+    }
+
+    /// Works on the clock; what is behind its lock stays whole when a thread panics beside it.
+    pub(crate) fn with<T>(&self, work: impl FnOnce(&mut LedgerClock) -> T) -> T {
+        work(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
 }
 
 impl Replica {
     /// An empty ledger.
     pub fn new() -> Self {
-        Self { state: State::new(Rules::ALL), changes: watch::Sender::new((0, 0)) }
+        Self { state: State::new(Rules::ALL), clock: LedgerTime::new(), changes: watch::Sender::new((0, 0)) }
+    }
+
+    pub(crate) fn clock(&self) -> LedgerTime {
+        self.clock.clone()
     }
 
     /// The ledger.
@@ -51,6 +74,9 @@ impl Default for Replica {
 impl Machine for Replica {
     fn apply(&mut self, term: u64, index: u64, payload: &[u8]) -> Result<Applied, Stop> {
         let entry = proto::decode(payload).map_err(|error| Stop::new(error.to_string()))?;
+        // Applied is later than received: the clock lags by that, and never leads. Of this node's own entries it learns
+        // nothing, since it has led their term from the start.
+        self.clock.with(|clock| clock.observe(term, entry.stamp, Boot(clock::boot_us())));
         let applied = self.state.apply(LogPos { term, index }, &entry);
         self.tell();
         Ok(applied)
@@ -64,6 +90,10 @@ impl Machine for Replica {
         let encoded = bincode::serde::encode_to_vec(&self.state, bincode::config::standard());
         bytes.extend(encoded.expect("the ledger's rows are plain data"));
         bytes
+    }
+
+    fn digest(&self) -> (u64, u128) {
+        (self.state.at().index, self.state.digest().0)
     }
 
     fn restore(&mut self, bytes: &[u8]) -> Result<(), Stop> {
@@ -81,6 +111,8 @@ impl Machine for Replica {
             return Err(Stop::new("the snapshot of the ledger does not have the digest it names"));
         }
         self.state = state;
+        let (term, stamp) = (self.state.at().term, self.state.stamp());
+        self.clock.with(|clock| clock.observe(term, stamp, Boot(clock::boot_us())));
         self.tell();
         Ok(())
     }

@@ -1,5 +1,6 @@
 //! Tests of the crate as a whole. They stand inside it, since the switch that leaves `sync_data` out exists only here.
 
+mod cluster;
 mod disks;
 mod fulldisk;
 mod group;
@@ -37,6 +38,10 @@ impl Machine for Tape {
             bytes.extend_from_slice(payload);
         }
         bytes
+    }
+
+    fn digest(&self) -> (u64, u128) {
+        (self.entries.last().map_or(0, |&(index, _)| index), self.entries.len() as u128)
     }
 
     fn restore(&mut self, mut bytes: &[u8]) -> Result<(), Stop> {

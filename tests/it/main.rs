@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on stops where it is")]
 
 mod capacity;
+mod cluster;
 mod crash;
 mod green;
 mod input;

@@ -1,7 +1,6 @@
-//! `/api/v1/admin/pools` and `/cluster`: what the ledger and the group say through [`PoolAdmin`] and [`ClusterView`].
+//! `/api/v1/admin/pools`: what the ledger says through [`PoolAdmin`].
 //!
 //! [`PoolAdmin`]: super::PoolAdmin
-//! [`ClusterView`]: super::ClusterView
 
 use super::Admin;
 use super::error::{AdminError, json};
@@ -43,10 +42,6 @@ pub(super) async fn remove(State(admin): State<Admin>, Named(pool): Named) -> Re
     admin.pools.remove(pool.clone()).await?;
     tracing::info!(%pool, "limits of a pool were removed");
     Ok(json(StatusCode::OK, &serde_json::json!({ "model": pool, "removed": true })))
-}
-
-pub(super) async fn cluster(State(admin): State<Admin>) -> Response {
-    json(StatusCode::OK, &admin.cluster.status())
 }
 
 fn read(mut fields: Fields) -> Result<PoolChange, AdminError> {

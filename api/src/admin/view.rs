@@ -158,8 +158,29 @@ pub trait Revoker: Send + Sync {
 
 /// The group, as this node sees it.
 pub trait ClusterView: Send + Sync {
-    /// Its state now.
-    fn status(&self) -> ClusterStatus;
+    /// Its state now; every member is asked.
+    fn status(&self) -> BoxFuture<'_, ClusterStatus>;
+
+    /// Changes who is in the group; gives the state after it.
+    fn change(&self, change: ClusterChange) -> BoxFuture<'_, Result<ClusterStatus, AdminError>>;
+}
+
+/// A change of who is in the group, or of who leads it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ClusterChange {
+    /// Takes a node in that hears everything and has no vote.
+    Add {
+        /// Its id.
+        id: u64,
+        /// Its peer address.
+        addr: String,
+    },
+    /// Gives a learner a vote.
+    Promote(u64),
+    /// Takes a member out.
+    Remove(u64),
+    /// Has another voter lead; none: any.
+    Transfer(Option<u64>),
 }
 
 /// State of the group.
@@ -191,8 +212,20 @@ pub struct ClusterNode {
     /// Whether it was heard of lately.
     pub alive: bool,
     /// How far its log is known to match the leader's; absent elsewhere than on the leader.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub matched_index: Option<u64>,
+    /// Index up to which its ledger has come, as it says itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub applied_index: Option<u64>,
+    /// Digest of its ledger at `digest_index`, in hexadecimal digits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub digest: Option<String>,
+    /// Where in the log the digest was taken.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub digest_index: Option<u64>,
+    /// Version of its build.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
 }
 
 impl PoolView {

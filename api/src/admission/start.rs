@@ -15,6 +15,9 @@ use std::time::Duration;
 /// How often the node is announced again while nobody leads.
 const AGAIN: Duration = Duration::from_millis(200);
 
+/// How long a start waits for the group's leader before the node serves without one.
+const START_WITHIN: Duration = Duration::from_secs(5);
+
 /// How admission works on this node.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -104,17 +107,37 @@ impl Admission {
         let hearing = shared.clone();
         let leader = Leader::start(group, options.policy.clone(), Box::new(move |reply| hearing.hear(&reply)));
         shared.set_leader(leader.clone());
-        let incarnation = announce(&leader, &options).await?;
-        settle_earlier_lives(&leader, &options, journal).await?;
-        seed(&leader, &options.pools).await?;
-        let stamp = leader.with_state(ledger::state::State::stamp);
-        shared.node_up(options.node, incarnation, stamp);
-        shared.learn_pools();
-        tokio::spawn(shared.clone().keep());
-        let capacity = Arc::new(Capacity::new(shared.clone(), leader, options.node, options.pools));
-        let shared = options.enabled.then_some(shared);
+        let capacity = Arc::new(Capacity::new(shared.clone(), leader.clone(), options.node, options.pools.clone()));
+        let enabled = options.enabled;
+        let mut part = tokio::spawn(take_part(shared.clone(), leader, options, journal.clone()));
+        match tokio::time::timeout(START_WITHIN, &mut part).await {
+            Ok(Ok(taken)) => taken?,
+            Ok(Err(error)) => return Err(StartError::Ledger(error.to_string())),
+            // Nobody leads yet. The node serves what needs no lease, and takes part as soon as there is a leader.
+            Err(_) => {
+                tracing::warn!("the group has no leader yet; requests wait for one");
+                tokio::spawn(async move {
+                    if let Ok(Err(error)) = part.await {
+                        tracing::error!(%error, "this node cannot take part in admission");
+                    }
+                });
+            }
+        }
+        let shared = enabled.then_some(shared);
         Ok((Self { shared }, capacity))
     }
+}
+
+/// Announces this life of the node to the ledger, then keeps its lease for as long as the process lives.
+async fn take_part(shared: Arc<Shared>, leader: Leader, options: Options, journal: Journal) -> Result<(), StartError> {
+    let incarnation = announce(&leader, &options).await?;
+    settle_earlier_lives(&leader, &options, &journal).await?;
+    seed(&leader, &options.pools).await?;
+    let stamp = leader.with_state(ledger::state::State::stamp);
+    shared.node_up(options.node, incarnation, stamp);
+    shared.learn_pools();
+    tokio::spawn(shared.keep());
+    Ok(())
 }
 
 async fn announce(leader: &Leader, options: &Options) -> Result<Incarnation, StartError> {

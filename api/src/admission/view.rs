@@ -4,7 +4,7 @@ use super::clock_now;
 use super::door::Shared;
 use super::keys::KeyLedger;
 use super::start::Seed;
-use crate::admin::{AdminError, ClusterNode, ClusterStatus, ClusterView, PoolAdmin, PoolChange, PoolUsage, PoolView};
+use crate::admin::{AdminError, PoolAdmin, PoolChange, PoolUsage, PoolView};
 use crate::board::{Board, Health, PoolGauge, RateGauge, Rates};
 use futures_util::future::BoxFuture;
 use ledger::entry::Op;
@@ -21,8 +21,8 @@ const REQUEST_US_MAX: u64 = 600_000_000;
 /// Limits, their use, and the group, as this node sees them.
 pub struct Capacity {
     shared: Arc<Shared>,
-    leader: Leader,
-    node: NodeId,
+    pub(super) leader: Leader,
+    pub(super) node: NodeId,
     seeds: Vec<Seed>,
 }
 
@@ -192,28 +192,6 @@ impl PoolAdmin for Capacity {
 
     fn remove(&self, pool: String) -> BoxFuture<'_, Result<(), AdminError>> {
         Box::pin(self.forget(pool))
-    }
-}
-
-impl ClusterView for Capacity {
-    fn status(&self) -> ClusterStatus {
-        let metrics = self.leader.group().metrics();
-        let applied = self.leader.with_state(|state| state.at().index);
-        let this = ClusterNode {
-            id: self.node.0,
-            addr: String::new(),
-            role: "voter".to_owned(),
-            alive: true,
-            matched_index: metrics.last_log.filter(|_| metrics.leader == Some(self.node.0)),
-        };
-        ClusterStatus {
-            node_id: self.node.0,
-            leader_id: metrics.leader,
-            term: metrics.term,
-            committed_index: metrics.committed.unwrap_or(0),
-            applied_index: metrics.applied.unwrap_or(applied),
-            nodes: vec![this],
-        }
     }
 }
 

@@ -9,6 +9,7 @@ use openraft::SnapshotPolicy;
 
 use super::start::StartError;
 use crate::config;
+use crate::network::TlsFiles;
 use crate::types::NodeId;
 
 /// Is told how long something took, each time.
@@ -23,6 +24,17 @@ impl std::fmt::Debug for LatencyHook {
     }
 }
 
+/// The listener for other members.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Peer {
+    /// The address to listen on.
+    pub listen: std::net::SocketAddr,
+    /// Certificates; none in plain text.
+    pub tls: Option<TlsFiles>,
+    /// Members that this node reaches elsewhere than where the group knows them.
+    pub detours: std::collections::BTreeMap<NodeId, String>,
+}
+
 /// How a node takes part in its group.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -30,8 +42,10 @@ pub struct Settings {
     pub data_dir: PathBuf,
     /// This node's number; it must stay what it was at the first start.
     pub node_id: NodeId,
-    /// Where the other members reach this node; empty in a group of one.
-    pub addr: String,
+    /// How the other members reach this node; none in a group of one that nobody joins.
+    pub peer: Option<Peer>,
+    /// The members that a new group begins with, this node among them; empty when it waits to be taken in by a group.
+    pub members: Vec<(NodeId, String)>,
     /// How often a leader says that it is there. The same on every node.
     pub heartbeat_ms: u64,
     /// The shortest and longest time without a leader before a node stands for election. The same on every node.
@@ -54,7 +68,8 @@ impl Settings {
         Self {
             data_dir: data_dir.into(),
             node_id,
-            addr: String::new(),
+            peer: None,
+            members: vec![(node_id, String::new())],
             heartbeat_ms: 100,
             election_ms: (400, 600),
             snapshot_every: 5_000,
@@ -63,6 +78,11 @@ impl Settings {
             on_append: None,
             on_fsync: None,
         }
+    }
+
+    /// Whether this node makes the group when there is none: the first of its first members does.
+    pub(crate) fn founds(&self) -> bool {
+        self.members.iter().map(|&(id, _)| id).min() == Some(self.node_id)
     }
 
     /// The same in openraft's words, checked.
@@ -85,6 +105,8 @@ impl Settings {
             // The machine is rebuilt from snapshot and log, and no committed index is saved: a restarted leader must
             // be elected again, or it could serve a state older than what it acknowledged.
             enable_leader_restore: Some(false),
+            // A batch of entries stays well below the largest message.
+            max_payload_entries: 64,
             ..Default::default()
         };
         config.validate().map(Arc::new).map_err(|error| StartError::Config(error.to_string()))
@@ -95,11 +117,26 @@ impl From<&config::Config> for Settings {
     fn from(config: &config::Config) -> Self {
         let cluster = &config.cluster;
         Self {
-            addr: config.peer.listen.clone(),
+            peer: peer(config),
+            members: config.first_members(),
             heartbeat_ms: cluster.heartbeat_ms,
             election_ms: (cluster.election_ms_min, cluster.election_ms_max),
             snapshot_every: cluster.snapshot_entries,
             ..Self::new(&config.node.data_dir, config.node.id)
         }
     }
+}
+
+fn peer(config: &config::Config) -> Option<Peer> {
+    if !config.has_peers() {
+        return None;
+    }
+    // `validate` has seen it.
+    let listen = config.peer.listen.parse().ok()?;
+    let tls = (config.peer.tls == config::Tls::Mutual).then(|| TlsFiles {
+        cert: config.peer.cert.clone().into(),
+        key: config.peer.key.clone().into(),
+        ca: config.peer.ca.clone().into(),
+    });
+    Some(Peer { listen, tls, detours: config.detours() })
 }

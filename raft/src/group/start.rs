@@ -13,9 +13,9 @@ use super::settings::Settings;
 use crate::apply::Applier;
 use crate::disk;
 use crate::fault::Fault;
-use crate::identity::{self, Identity};
+use crate::identity::{self, Identity, NO_CLUSTER};
 use crate::machine::Machine;
-use crate::network::Network;
+use crate::network::{self, Dial, Network};
 use crate::snapshot::{Snapshots, Unusable};
 use crate::store::flusher::FsyncStats;
 use crate::store::{OpenError, Store};
@@ -118,6 +118,22 @@ pub(crate) struct Opened {
     pub(crate) identity: Identity,
 }
 
+/// Binds the listener for peers, where there is to be one; a taken port is found before anything starts.
+pub(crate) async fn peer(
+    settings: &Settings,
+) -> Result<(Option<network::Tls>, Option<network::Listening>), StartError> {
+    let Some(peer) = &settings.peer else { return Ok((None, None)) };
+    let tls = peer.tls.as_ref().map(network::Tls::read).transpose();
+    let tls = tls.map_err(|error| StartError::Config(format!("peer.tls: {error}")))?;
+    let listening = network::listen(peer.listen, tls.clone()).await.map_err(|error| match error.kind() {
+        io::ErrorKind::AddrInUse => {
+            StartError::Config(format!("peer.listen: {} is taken by another process", peer.listen))
+        }
+        _ => StartError::Config(format!("peer.listen: cannot listen on {}: {error}", peer.listen)),
+    })?;
+    Ok((tls, Some(listening)))
+}
+
 /// Opens a data directory, or makes it.
 pub(crate) async fn open(settings: &Settings, fault: &Fault, stats: &Arc<FsyncStats>) -> Result<Opened, StartError> {
     let (dir, fault, stats) = (settings.data_dir.clone(), fault.clone(), stats.clone());
@@ -193,7 +209,9 @@ async fn identify(settings: &Settings, store: &Store) -> Result<Identity, StartE
                     uuid
                 }
             };
-            let identity = Identity { cluster_id: random()?, node_id: settings.node_id, store_uuid };
+            // Only who makes a new group draws its id; the others take it up from there.
+            let cluster_id = if settings.founds() { random()? } else { NO_CLUSTER };
+            let identity = Identity { cluster_id, node_id: settings.node_id, store_uuid };
             identity.write(&path).map_err(|error| StartError::io(&path, error))?;
             Ok(identity)
         }
@@ -206,18 +224,20 @@ fn random() -> Result<[u8; 16], StartError> {
     Ok(bytes)
 }
 
-/// Starts consensus, and a group of one where there was none; tells whether this node is the only voter. Elections by timeout stay off until [`settle`], so that
-/// none crosses the one asked for here.
+/// Starts consensus, and a group of one where there was none; tells where this node stands. Elections by timeout stay
+/// off until [`settle`], so that none crosses the one asked for here.
 pub(crate) async fn consensus<M: Machine>(
     settings: &Settings,
     identity: &Identity,
     store: Store,
     applier: Applier<M>,
-) -> Result<(Raft<TypeConfig, Applier<M>>, bool), StartError> {
+    dial: &Dial,
+) -> Result<(Raft<TypeConfig, Applier<M>>, Standing), StartError> {
     let fatal = |error: &dyn std::fmt::Display| StartError::Consensus(error.to_string());
-    let openraft = settings.to_openraft(&hex::encode(identity.cluster_id))?;
-    let raft = Raft::new(settings.node_id, openraft, Network, store, applier).await.map_err(|error| fatal(&error))?;
-    let alone = if raft.is_initialized().await.map_err(|error| fatal(&error))? {
+    let openraft = settings.to_openraft("tokligence")?;
+    let network = Network::new(dial.clone());
+    let raft = Raft::new(settings.node_id, openraft, network, store, applier).await.map_err(|error| fatal(&error))?;
+    let standing = if raft.is_initialized().await.map_err(|error| fatal(&error))? {
         // Asked of consensus itself, since its metrics lag behind at this point.
         let me = settings.node_id;
         let voters = raft.with_raft_state(move |state| state.membership_state.effective().voter_ids().eq([me])).await;
@@ -226,14 +246,17 @@ pub(crate) async fn consensus<M: Machine>(
             // Nobody else could be the leader, so there is no election timeout to sit out.
             raft.trigger().elect(false).await.map_err(|error| fatal(&error))?;
         }
-        alone
+        if alone { Standing::Alone } else { Standing::Member }
+    } else if let [(id, addr)] = settings.members.as_slice() {
+        let node = Node { addr: addr.clone(), store_uuid: identity.store_uuid };
+        raft.initialize(BTreeMap::from([(*id, node)])).await.map_err(|error| fatal(&error))?;
+        Standing::Alone
+    } else if settings.founds() {
+        Standing::Founder
     } else {
-        let node = Node { addr: settings.addr.clone(), store_uuid: identity.store_uuid };
-        let members = BTreeMap::from([(settings.node_id, node)]);
-        raft.initialize(members).await.map_err(|error| fatal(&error))?;
-        true
+        Standing::Member
     };
-    Ok((raft, alone))
+    Ok((raft, standing))
 }
 
 /// Waits until a group of one leads itself and has applied what it had before. A larger group is not waited for: its
@@ -242,10 +265,10 @@ pub(crate) async fn settle<M: Machine>(
     settings: &Settings,
     raft: &Raft<TypeConfig, Applier<M>>,
     fault: &Fault,
-    alone: bool,
+    standing: Standing,
 ) -> Result<(), StartError> {
     let stopped = |error: String| StartError::Consensus(fault.reason().unwrap_or(error));
-    if !alone {
+    if standing != Standing::Alone {
         raft.runtime_config().elect(true);
         return Ok(());
     }
@@ -258,4 +281,46 @@ pub(crate) async fn settle<M: Machine>(
     })?;
     let recovered = raft.wait_for_recovery(Some(within)).await;
     recovered.map(|_| ()).map_err(|error| stopped(error.to_string()))
+}
+
+/// Where a node stands when consensus has started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// It is the only voter.
+    Alone,
+    /// It is, or will be, one of several.
+    Member,
+    /// It is to make a group of several that does not exist yet.
+    Founder,
+}
+
+/// How soon first members that are not there yet are asked again.
+const AGAIN: Duration = Duration::from_millis(200);
+
+/// Makes a group of the first members, once every one of them is there and has taken up the cluster's id.
+pub(crate) async fn found<M: Machine>(
+    raft: Raft<TypeConfig, Applier<M>>,
+    dial: Dial,
+    members: Vec<(NodeId, String)>,
+    fault: Fault,
+    closing: Arc<std::sync::atomic::AtomicBool>,
+) {
+    let Some(cluster) = dial.pass.cluster().get() else { return };
+    while fault.reason().is_none() && !closing.load(std::sync::atomic::Ordering::Acquire) {
+        match network::gather(&dial, &members, cluster).await {
+            Ok(nodes) => {
+                if let Err(error) = raft.initialize(nodes).await {
+                    tracing::error!(%error, "the group could not be made");
+                }
+                return;
+            }
+            Err(status) if status.code() == tonic::Code::FailedPrecondition => {
+                fault.end(status.message());
+            }
+            Err(status) => {
+                tracing::debug!(%status, "a first member is not there yet");
+                tokio::time::sleep(AGAIN).await;
+            }
+        }
+    }
 }

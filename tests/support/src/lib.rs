@@ -4,9 +4,11 @@
 
 pub mod client;
 pub mod clock;
+pub mod cluster;
 pub mod config;
 pub mod curve;
 pub mod gateway;
+pub mod link;
 pub mod metrics;
 pub mod postgres;
 mod process;
@@ -18,6 +20,7 @@ pub mod testapp;
 pub mod upstream;
 
 pub use client::GatewayClient;
+pub use cluster::{Cluster, ClusterBuilder};
 pub use config::{Config, Pool};
 pub use gateway::{GatewayBuilder, GatewayProcess};
 pub use metrics::Metrics;

@@ -8,7 +8,7 @@ use serde_json::json;
 use std::path::PathBuf;
 use toml::Value;
 
-const ADMIN_KEY: &str = "adm_test-only-0123456789abcdef0123456789abcdef";
+pub(crate) const ADMIN_KEY: &str = "adm_test-only-0123456789abcdef0123456789abcdef";
 
 /// What to start.
 #[derive(Debug)]
