@@ -2,8 +2,8 @@
 
 use crate::error::Error;
 use crate::identity::{Caller, Identity, LookupError, RouteGroup};
-use http::HeaderMap;
 use http::header::AUTHORIZATION;
+use http::{HeaderMap, Uri};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -14,10 +14,11 @@ use std::sync::Arc;
 pub(crate) async fn caller(
     identity: &Identity,
     headers: &HeaderMap,
+    uri: &Uri,
     group: RouteGroup,
     client: Option<IpAddr>,
 ) -> Result<Arc<Caller>, Error> {
-    let presented = presented(headers).ok_or(Error::NoKey)?;
+    let presented = presented(headers).or_else(|| in_query(uri)).ok_or(Error::NoKey)?;
     let lookup = match identity.lookup_cached(presented) {
         Some(lookup) => lookup,
         None => identity.lookup(presented).await,
@@ -40,4 +41,14 @@ pub(crate) fn presented(headers: &HeaderMap) -> Option<&str> {
     });
     let named = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
     bearer.or_else(|| named("x-api-key")).or_else(|| named("x-goog-api-key")).filter(|key| !key.is_empty())
+}
+
+/// Gemini's clients may put the key into the query.
+fn in_query(uri: &Uri) -> Option<&str> {
+    let is_geminis = ["/v1beta/models", "/v1/models"].iter().any(|start| uri.path().starts_with(start));
+    uri.query()
+        .filter(|_| is_geminis)?
+        .split('&')
+        .find_map(|pair| pair.strip_prefix("key="))
+        .filter(|key| !key.is_empty())
 }

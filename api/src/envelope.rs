@@ -1,6 +1,7 @@
 //! The one place where an error becomes HTTP, in the words of the caller's dialect.
 
 use crate::admission::Refusal;
+use crate::chat::Failure;
 use crate::dialect::Family;
 use crate::error::Error;
 use crate::usage::RequestId;
@@ -9,6 +10,7 @@ use http::header::{CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
 use http::{Response, StatusCode};
 use ledger::model::Dimension;
 use serde_json::{Value, json};
+use std::borrow::Cow;
 use std::time::Duration;
 
 const RETRY_AFTER_MS: HeaderName = HeaderName::from_static("retry-after-ms");
@@ -19,7 +21,7 @@ struct Shape {
     status: StatusCode,
     kind: &'static str,
     code: Option<&'static str>,
-    param: Option<&'static str>,
+    param: Option<Cow<'static, str>>,
     /// Trying again is of no use.
     is_final: bool,
 }
@@ -48,8 +50,61 @@ pub(crate) fn respond(error: &Error, family: Family, id: RequestId) -> Response<
 }
 
 /// The event that ends a stream which broke in the middle.
-pub(crate) fn event(error: &Error, id: RequestId) -> String {
-    format!("data: {}\n\n", body(error, &shape(error), Family::Openai, id))
+pub(crate) fn event(error: &Error, family: Family, id: RequestId) -> String {
+    told(family, &body(error, &shape(error), family, id))
+}
+
+/// The event that ends a stream whose upstream told an error of another dialect.
+pub(crate) fn failure_event(failure: &Failure, family: Family, id: RequestId) -> String {
+    told(family, &failure_body(failure, family, id))
+}
+
+fn told(family: Family, body: &Value) -> String {
+    match family {
+        Family::Anthropic => format!("event: error\ndata: {body}\n\n"),
+        Family::Openai | Family::Gemini => format!("data: {body}\n\n"),
+    }
+}
+
+/// Makes the reply that tells an upstream's refusal in the words of another dialect.
+pub(crate) fn respond_failure(failure: &Failure, family: Family, id: RequestId) -> Response<Body> {
+    let mut response = Response::new(Body::from(failure_body(failure, family, id).to_string()));
+    let status = match (family, failure.status) {
+        (Family::Anthropic, 503) => 529,
+        (_, 529) => 503,
+        (_, status) => status,
+    };
+    *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_GATEWAY);
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    if let Some(seconds) = failure.retry_after_s {
+        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    response
+}
+
+fn failure_body(failure: &Failure, family: Family, id: RequestId) -> Value {
+    let status = StatusCode::from_u16(failure.status).unwrap_or(StatusCode::BAD_GATEWAY);
+    let (message, code) = (&failure.message, &failure.code);
+    match family {
+        Family::Openai => {
+            let (kind, code) = match status.as_u16() {
+                429 => ("requests", Some("rate_limit_exceeded")),
+                400..=499 => ("invalid_request_error", code.as_deref()),
+                503 | 529 => ("server_error", Some("overloaded")),
+                _ => ("server_error", code.as_deref()),
+            };
+            let kind = if code == Some("upstream_error") { "upstream_error" } else { kind };
+            json!({"error": {"message": message, "type": kind, "param": failure.param, "code": code}})
+        }
+        Family::Anthropic => json!({
+            "type": "error",
+            "error": {"type": anthropic_type(status), "message": message},
+            "request_id": id.to_string(),
+        }),
+        Family::Gemini => json!({
+            "error": {"code": status.as_u16(), "message": message, "status": gemini_status(status), "details": []}
+        }),
+    }
 }
 
 /// So many whole units, rounded up, at least 1.
@@ -83,9 +138,9 @@ fn shape(error: &Error) -> Shape {
         Error::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "server_error", Some("internal_error")),
     };
     let param = match error {
-        Error::Invalid { param, .. } => *param,
-        Error::ContextLength { .. } => Some("messages"),
-        Error::UnknownModel { .. } | Error::ModelNotAllowed { .. } => Some("model"),
+        Error::Invalid { param, .. } => param.clone(),
+        Error::ContextLength { .. } => Some("messages".into()),
+        Error::UnknownModel { .. } | Error::ModelNotAllowed { .. } => Some("model".into()),
         _ => None,
     };
     let is_final = code == Some("insufficient_quota");
@@ -142,7 +197,7 @@ fn anthropic_type(status: StatusCode) -> &'static str {
         413 => "request_too_large",
         429 => "rate_limit_error",
         408 | 504 => "timeout_error",
-        503 => "overloaded_error",
+        503 | 529 => "overloaded_error",
         _ => "api_error",
     }
 }
@@ -156,7 +211,7 @@ fn gemini_status(status: StatusCode) -> &'static str {
         429 => "RESOURCE_EXHAUSTED",
         500 => "INTERNAL",
         501 | 405 => "UNIMPLEMENTED",
-        502 | 503 => "UNAVAILABLE",
+        502 | 503 | 529 => "UNAVAILABLE",
         408 | 504 => "DEADLINE_EXCEEDED",
         _ => "INVALID_ARGUMENT",
     }
@@ -178,7 +233,7 @@ mod tests {
     use super::*;
     use ledger::model::{Scope, ScopeKind};
 
-    fn told(error: &Error, family: Family) -> Value {
+    fn written(error: &Error, family: Family) -> Value {
         body(error, &shape(error), family, RequestId([0; 16]))
     }
 
@@ -191,7 +246,7 @@ mod tests {
         assert_eq!(response.headers()["retry-after"], "2");
         assert_eq!(response.headers()["retry-after-ms"], "1201");
         assert!(!response.headers().contains_key("x-should-retry"));
-        assert_eq!(told(&error, Family::Openai)["error"]["code"], "rate_limit_exceeded");
+        assert_eq!(written(&error, Family::Openai)["error"]["code"], "rate_limit_exceeded");
     }
 
     #[test]
@@ -203,7 +258,7 @@ mod tests {
             for refusal in
                 [Refusal::QueueFull { dimension, retry_after }, Refusal::QueueTimeout { dimension, retry_after }]
             {
-                assert_eq!(told(&Error::Refused(refusal), Family::Openai)["error"]["type"], kind);
+                assert_eq!(written(&Error::Refused(refusal), Family::Openai)["error"]["type"], kind);
             }
         }
     }
@@ -215,20 +270,20 @@ mod tests {
         let error = Error::Refused(Refusal::Tenant { scope, dimension: Dimension::TokensPerDay, retry_after });
         let response = respond(&error, Family::Openai, RequestId([0; 16]));
         assert_eq!(response.headers()["x-should-retry"], "false");
-        assert_eq!(told(&error, Family::Openai)["error"]["type"], "insufficient_quota");
-        assert_eq!(told(&error, Family::Gemini)["error"]["details"][1]["retryDelay"], "7000s");
+        assert_eq!(written(&error, Family::Openai)["error"]["type"], "insufficient_quota");
+        assert_eq!(written(&error, Family::Gemini)["error"]["details"][1]["retryDelay"], "7000s");
     }
 
     #[test]
     fn every_dialect_has_its_own_envelope() {
         let error = Error::UnknownModel { model: "x".into() };
         assert_eq!(
-            told(&error, Family::Openai),
+            written(&error, Family::Openai),
             json!({"error": {"message": "the model `x` does not exist", "type": "invalid_request_error",
                 "param": "model", "code": "model_not_found"}})
         );
-        assert_eq!(told(&error, Family::Anthropic)["error"]["type"], "not_found_error");
-        assert_eq!(told(&error, Family::Gemini)["error"]["status"], "NOT_FOUND");
-        assert_eq!(told(&Error::UpstreamCut, Family::Openai)["error"]["code"], "upstream_broken");
+        assert_eq!(written(&error, Family::Anthropic)["error"]["type"], "not_found_error");
+        assert_eq!(written(&error, Family::Gemini)["error"]["status"], "NOT_FOUND");
+        assert_eq!(written(&Error::UpstreamCut, Family::Openai)["error"]["code"], "upstream_broken");
     }
 }

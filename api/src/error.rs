@@ -2,6 +2,7 @@
 
 use crate::admission::Refusal;
 use ledger::model::Dimension;
+use std::borrow::Cow;
 use std::time::Duration;
 
 /// Characters of a client's own text that a message repeats.
@@ -16,7 +17,7 @@ pub enum Error {
         /// What is wrong.
         message: String,
         /// The field that is wrong.
-        param: Option<&'static str>,
+        param: Option<Cow<'static, str>>,
     },
     /// Prompt and output together are longer than the model's context.
     #[error(
@@ -113,8 +114,8 @@ pub enum Error {
 
 impl Error {
     /// A request that is not understood because of one field.
-    pub(crate) fn invalid(param: &'static str, message: impl Into<String>) -> Self {
-        Self::Invalid { message: message.into(), param: Some(param) }
+    pub(crate) fn invalid(param: impl Into<Cow<'static, str>>, message: impl Into<String>) -> Self {
+        Self::Invalid { message: message.into(), param: Some(param.into()) }
     }
 
     /// When a new try may succeed, as far as anyone knows.

@@ -7,6 +7,7 @@ pub mod board;
 mod body;
 mod chat;
 pub mod config;
+mod counting;
 mod credential;
 mod dialect;
 mod envelope;

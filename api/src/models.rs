@@ -2,36 +2,72 @@
 
 use crate::app::App;
 use crate::credential;
+use crate::dialect::Family;
 use crate::error::Error;
 use crate::health::json_response;
 use crate::identity::{Caller, RouteGroup};
 use crate::reply::Facts;
 use crate::routing::Pool;
 use axum::body::Body;
-use http::{HeaderMap, Response, StatusCode};
+use http::{HeaderMap, Response, StatusCode, Uri};
 use ledger::model::{BucketLimit, PoolLimits};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, HashMap};
 
 /// `GET /v1/models`.
-pub(crate) async fn list(app: &App, headers: &HeaderMap, facts: &mut Facts) -> Result<Response<Body>, Error> {
-    let caller = credential::caller(&app.identity, headers, RouteGroup::Models, facts.arrival.client).await?;
+pub(crate) async fn list(
+    app: &App,
+    headers: &HeaderMap,
+    uri: &Uri,
+    facts: &mut Facts,
+) -> Result<Response<Body>, Error> {
+    let caller = credential::caller(&app.identity, headers, uri, RouteGroup::Models, facts.arrival.client).await?;
     facts.caller = Some(caller.clone());
-    let models: Vec<Value> = shown(app, &caller).into_values().collect();
-    Ok(json_response(StatusCode::OK, &json!({"object": "list", "data": models})))
+    let models = shown(app, &caller).into_values().map(|model| said(facts.family, model));
+    let models: Vec<Value> = models.collect();
+    let id_of = |model: Option<&Value>| model.map_or(Value::Null, |model| model["id"].clone());
+    let (first, last) = (id_of(models.first()), id_of(models.last()));
+    let list = match facts.family {
+        Family::Openai => json!({"object": "list", "data": models}),
+        Family::Anthropic => json!({"data": models, "has_more": false, "first_id": first, "last_id": last}),
+        Family::Gemini => json!({"models": models}),
+    };
+    Ok(json_response(StatusCode::OK, &list))
 }
 
 /// `GET /v1/models/{id}`.
-pub(crate) async fn one(app: &App, headers: &HeaderMap, id: &str, facts: &mut Facts) -> Result<Response<Body>, Error> {
-    let caller = credential::caller(&app.identity, headers, RouteGroup::Models, facts.arrival.client).await?;
+pub(crate) async fn one(
+    app: &App,
+    headers: &HeaderMap,
+    uri: &Uri,
+    id: &str,
+    facts: &mut Facts,
+) -> Result<Response<Body>, Error> {
+    let caller = credential::caller(&app.identity, headers, uri, RouteGroup::Models, facts.arrival.client).await?;
     facts.caller = Some(caller.clone());
     let unknown = || Error::UnknownModel { model: id.to_owned() };
     if let Some(model) = shown(app, &caller).remove(id) {
-        return Ok(json_response(StatusCode::OK, &model));
+        return Ok(json_response(StatusCode::OK, &said(facts.family, model)));
     }
     // A name that a wildcard pool serves is a model too, though no list can hold it.
     let found = app.pools.find(id).filter(|_| caller.models.allows(id)).ok_or_else(unknown)?;
-    Ok(json_response(StatusCode::OK, &model(id, &found.pool, found.pool.limits)))
+    Ok(json_response(StatusCode::OK, &said(facts.family, model(id, &found.pool, found.pool.limits))))
+}
+
+/// A model in the words of a dialect; OpenAI's are the ones it is made in.
+fn said(family: Family, model: Value) -> Value {
+    let id = model["id"].as_str().unwrap_or_default();
+    match family {
+        Family::Openai => model,
+        Family::Anthropic => json!({
+            "type": "model", "id": id, "display_name": id, "created_at": "1970-01-01T00:00:00Z",
+        }),
+        Family::Gemini => json!({
+            "name": format!("models/{id}"), "displayName": id, "version": "1",
+            "inputTokenLimit": model["tokligence"]["capacity"]["max_context_length"],
+            "supportedGenerationMethods": ["generateContent", "streamGenerateContent", "countTokens"],
+        }),
+    }
 }
 
 /// The pools and aliases that a key may use, by name.

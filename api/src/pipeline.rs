@@ -1,4 +1,4 @@
-//! The main path of a chat request, in one place:
+//! The main path of an inference request, in one place:
 //! identify > read > firewall > admit > route > call > relay, and settle when the reply ends.
 //!
 //! Each step takes what the one before it made, so that none can run too early. What goes wrong is a value of
@@ -8,9 +8,10 @@
 use crate::admission::{Admitted, Ask, Path, Refusal};
 use crate::app::App;
 use crate::chat::Changes;
-use crate::dialect::openai;
+use crate::dialect::asked::Asked;
+use crate::dialect::{self, Meta, Route, Wire, embed};
 use crate::error::Error;
-use crate::identity::{Caller, RouteGroup};
+use crate::identity::Caller;
 use crate::relay::{self, Terms};
 use crate::reply::Facts;
 use crate::routing::{Found, Pool, Target};
@@ -32,6 +33,7 @@ const ATTEMPTS_MAX: u8 = 8;
 
 /// A request whose caller is known.
 struct Identified {
+    route: Route,
     caller: Arc<Caller>,
     headers: HeaderMap,
     body: Body,
@@ -43,7 +45,9 @@ struct Read {
     /// Those that the upstream gets.
     headers: HeaderMap,
     body: Bytes,
-    chat: Arc<openai::Read>,
+    asked: Arc<Asked>,
+    /// Whether a stream is to be a JSON array.
+    is_array: bool,
     found: Found,
     priority: Priority,
     /// When it stops waiting for capacity.
@@ -68,9 +72,14 @@ struct Called {
     terms: Terms,
 }
 
-/// Serves one chat completion.
-pub(crate) async fn chat(app: &App, request: Request<Body>, facts: &mut Facts) -> Result<Response<Body>, Error> {
-    let identified = identify(app, request, facts).await?;
+/// Serves one request for a completion or for embeddings, of whatever dialect.
+pub(crate) async fn infer(
+    app: &App,
+    route: Route,
+    request: Request<Body>,
+    facts: &mut Facts,
+) -> Result<Response<Body>, Error> {
+    let identified = identify(app, route, request, facts).await?;
     let read = read(app, identified, facts).await?;
     // The firewall stands here, before capacity is touched.
     let ready = admit(app, read, facts).await?;
@@ -80,40 +89,52 @@ pub(crate) async fn chat(app: &App, request: Request<Body>, facts: &mut Facts) -
 }
 
 /// Finds out who is calling.
-async fn identify(app: &App, request: Request<Body>, facts: &mut Facts) -> Result<Identified, Error> {
+async fn identify(app: &App, route: Route, request: Request<Body>, facts: &mut Facts) -> Result<Identified, Error> {
     let (head, body) = request.into_parts();
-    let client = facts.arrival.client;
-    let caller = credential::caller(&app.identity, &head.headers, RouteGroup::Chat, client).await?;
+    let (client, group) = (facts.arrival.client, route.wire.group());
+    let caller = credential::caller(&app.identity, &head.headers, &head.uri, group, client).await?;
     facts.caller = Some(caller.clone());
-    Ok(Identified { caller, headers: head.headers, body })
+    Ok(Identified { route, caller, headers: head.headers, body })
 }
 
 /// Reads the body, finds the pool, and works out how much the request may cost at worst.
-async fn read(app: &App, Identified { caller, headers, body }: Identified, facts: &mut Facts) -> Result<Read, Error> {
+async fn read(app: &App, identified: Identified, facts: &mut Facts) -> Result<Read, Error> {
+    let Identified { route, caller, headers, body } = identified;
     let body = body::collect(app, &headers, body, facts).await?;
-    let chat = Arc::new(off_reactor(&body, openai::read).await??);
-    let priority = priority::choose(&caller, &headers, chat.request.service, app.priority_levels)?;
+    let is_array = route.is_array;
+    let asked = Arc::new(off_reactor(&body, move |body| Wire::head(&route, body)).await??);
+    let head = &asked.head;
+    let priority = priority::choose(&caller, &headers, head.service, app.priority_levels)?;
     let wait_until = Instant::now() + priority::max_wait(&headers, app.queue_wait, app.queue_wait_max)?;
-    let asked = &chat.request.model;
-    let mut found = app.pools.find(asked).ok_or_else(|| Error::UnknownModel { model: asked.clone() })?;
-    if !caller.models.allows(asked) && !caller.models.allows(&found.model) {
-        return Err(Error::ModelNotAllowed { model: asked.clone() });
-    }
+    let mut found = find(app, &caller, &head.model)?;
     facts.pool = Some(found.pool.label.clone());
     let meter = Meter::new(found.pool.tokenizer);
-    let counted = chat.clone();
+    let counted = asked.clone();
     let prompt_tokens = off_reactor(&body, move |body| counted.count_prompt(body, meter)).await?;
     let output_max = loop {
-        match found.pool.output_max(prompt_tokens, chat.request.output_max) {
+        match found.pool.output_max(prompt_tokens, if asked.wire.is_embedding() { Some(0) } else { head.output_max }) {
+            Ok(output_max) if head.output_max.is_none() => break output_max.saturating_add(head.thinking),
             Ok(output_max) => break output_max,
             Err(error) => found = app.pools.larger(&found).ok_or(error)?,
         }
     };
     facts.pool = Some(found.pool.label.clone());
-    let output_max = within_allowance(&caller, prompt_tokens, output_max, chat.request.choices)?;
-    let tokens = prompt_tokens.saturating_add(output_max.saturating_mul(chat.request.choices));
+    let output_max = match asked.wire.is_embedding() {
+        true => 0,
+        false => within_allowance(&caller, prompt_tokens, output_max, head.choices)?,
+    };
+    let tokens = prompt_tokens.saturating_add(output_max.saturating_mul(head.choices));
     let headers = upstream::passed_on(&headers);
-    Ok(Read { caller, headers, body, chat, found, priority, wait_until, prompt_tokens, output_max, tokens })
+    Ok(Read { caller, headers, body, asked, is_array, found, priority, wait_until, prompt_tokens, output_max, tokens })
+}
+
+/// Finds the pool of a model that the caller may use.
+pub(crate) fn find(app: &App, caller: &Caller, model: &str) -> Result<Found, Error> {
+    let found = app.pools.find(model).ok_or_else(|| Error::UnknownModel { model: model.to_owned() })?;
+    if !caller.models.allows(model) && !caller.models.allows(&found.model) {
+        return Err(Error::ModelNotAllowed { model: model.to_owned() });
+    }
+    Ok(found)
 }
 
 /// The output that a caller within a strict allowance may have.
@@ -157,16 +178,18 @@ async fn call(app: &App, mut ready: Ready, facts: &mut Facts) -> Result<Called, 
         let Ready { read, admitted } = ready;
         let pool = read.found.pool.clone();
         let target = route(&pool, facts);
+        let outgoing = outgoing(&read, target).await?;
         let intent = intent(&read, &admitted, target, facts, attempt);
         let open = app.journal.intent(intent).map_err(|cause| {
             tracing::error!(request_id = %facts.arrival.id, %cause, "the journal cannot be written");
             Error::JournalUnavailable
         })?;
-        let call = Call::new(admitted, open, app, read.prompt_tokens, read.chat.request.stream);
-        let terms = terms(&read, facts);
+        let call = Call::new(admitted, open, app, read.prompt_tokens, read.asked.head.stream);
+        let terms = terms(&read, outgoing.wire, facts);
         let began_us = raft::clock::boot_us();
-        let body = splice(&read, target);
-        let outcome = app.client.send(target, &read.headers, body, call.gate(), terms.deadline).await;
+        let Outgoing { path, headers, body, .. } = outgoing;
+        let headers = headers.as_ref().unwrap_or(&read.headers);
+        let outcome = app.client.send(target, &path, headers, body, call.gate(), terms.deadline).await;
         facts.outside_us += raft::clock::boot_us().saturating_sub(began_us);
         facts.was_sent = call.passed() == Passed::Yes;
         match outcome {
@@ -190,19 +213,50 @@ fn route<'a>(pool: &'a Pool, facts: &mut Facts) -> &'a Target {
     target
 }
 
-fn terms(read: &Read, facts: &Facts) -> Terms {
+fn terms(read: &Read, upstream: Wire, facts: &Facts) -> Terms {
+    let (head, id) = (&read.asked.head, facts.arrival.id);
+    let meta = Meta {
+        id: id.to_string().trim_start_matches("req_").to_owned(),
+        created_s: raft::clock::wall_us() / 1_000_000,
+        model: head.model.clone(),
+        wants_usage: head.wants_usage,
+        is_array: read.is_array,
+    };
     Terms {
-        id: facts.arrival.id,
-        usage_injected: read.chat.request.stream && !read.chat.request.wants_usage,
+        id,
+        client: read.asked.wire,
+        upstream,
+        usage_injected: read.asked.wire == Wire::Chat && head.stream && !head.wants_usage,
+        is_base64: read.asked.wire == Wire::Embeddings && embed::wants_base64(&read.body),
+        meta,
         meter: Meter::new(read.found.pool.tokenizer),
         deadline: Instant::now() + read.found.pool.request_max,
     }
 }
 
-fn splice(read: &Read, target: &Target) -> Bytes {
-    let model = target.model.as_deref().unwrap_or(&read.found.model);
-    let changes = Changes { model, output_max: read.output_max, output_field: target.output_field };
-    openai::splice::splice(&read.chat, &read.body, changes)
+/// A request as the upstream takes it.
+struct Outgoing {
+    wire: Wire,
+    path: String,
+    /// Its headers, where they are not the client's.
+    headers: Option<HeaderMap>,
+    body: Bytes,
+}
+
+/// Writes the request for a target: the client's own bytes where both speak the same, else a translation.
+async fn outgoing(read: &Read, target: &Target) -> Result<Outgoing, Error> {
+    let wire = target.wire(read.asked.wire).ok_or_else(|| {
+        Error::invalid("model", format!("the provider of the model `{}` has no embeddings", read.asked.head.model))
+    })?;
+    let model = target.model.clone().unwrap_or_else(|| read.found.model.clone());
+    let path = wire.path(&model, read.asked.head.stream);
+    let (asked, body) = (read.asked.clone(), read.body.clone());
+    let (output_max, output_field) = (read.output_max, target.output_field);
+    let body = off_reactor(&read.body, move |_| {
+        dialect::outgoing(&asked, &body, wire, Changes { model: &model, output_max, output_field })
+    });
+    let headers = (wire != read.asked.wire).then(upstream::translated_on);
+    Ok(Outgoing { wire, path, headers, body: body.await?? })
 }
 
 fn intent(read: &Read, admitted: &Admitted, target: &Target, facts: &Facts, call: u8) -> Intent {
@@ -211,7 +265,7 @@ fn intent(read: &Read, admitted: &Admitted, target: &Target, facts: &Facts, call
         incarnation: admitted.incarnation,
         reservation: admitted.reservation,
         pool: read.found.pool.label.clone(),
-        model: read.chat.request.model.as_str().into(),
+        model: read.asked.head.model.as_str().into(),
         target: target.name.clone(),
         key_id: read.caller.key_id,
         user: read.caller.user,
@@ -223,7 +277,7 @@ fn intent(read: &Read, admitted: &Admitted, target: &Target, facts: &Facts, call
 }
 
 /// Runs `work` here on a small body, on another thread on a large one.
-async fn off_reactor<T: Send + 'static>(
+pub(crate) async fn off_reactor<T: Send + 'static>(
     body: &Bytes,
     work: impl FnOnce(&[u8]) -> T + Send + 'static,
 ) -> Result<T, Error> {

@@ -88,6 +88,10 @@ pub(crate) fn finish(app: &App, facts: &Facts, outcome: Result<Response<Body>, E
     let headers = response.headers_mut();
     headers.reserve(18);
     stamp(headers, app, facts.arrival.id);
+    if facts.family == Family::Anthropic {
+        let id = headers["x-request-id"].clone();
+        headers.insert(HeaderName::from_static("request-id"), id);
+    }
     ours(headers, facts, overhead_us);
     let keys = facts.caller.as_ref().and_then(|caller| caller.degraded);
     let scheduling = match app.board.health() {
@@ -154,15 +158,30 @@ fn wait_ms(wait: Duration) -> u64 {
 fn rates(headers: &mut HeaderMap, app: &App, facts: &Facts) {
     let (Some(pool), Some(caller)) = (&facts.pool, &facts.caller) else { return };
     let rates = app.board.rates(pool, &caller.tenants);
-    let mut put = |rate: Option<RateGauge>, [limit, remaining, reset]: [&'static str; 3]| {
-        let Some(rate) = rate else { return };
-        headers.insert(HeaderName::from_static(limit), HeaderValue::from(rate.limit));
-        headers.insert(HeaderName::from_static(remaining), HeaderValue::from(rate.remaining));
-        let span = HeaderValue::try_from(span(rate.reset)).expect("digits and unit letters are plain ASCII");
-        headers.insert(HeaderName::from_static(reset), span);
+    let (prefix, is_anthropic) = match facts.family {
+        Family::Anthropic => ("anthropic-ratelimit", true),
+        Family::Openai | Family::Gemini => ("x-ratelimit", false),
     };
-    put(rates.requests, ["x-ratelimit-limit-requests", "x-ratelimit-remaining-requests", "x-ratelimit-reset-requests"]);
-    put(rates.tokens, ["x-ratelimit-limit-tokens", "x-ratelimit-remaining-tokens", "x-ratelimit-reset-tokens"]);
+    let mut put = |rate: Option<RateGauge>, kind: &str| {
+        let Some(rate) = rate else { return };
+        let reset = if is_anthropic { instant(rate.reset) } else { span(rate.reset) };
+        for (what, value) in
+            [("limit", rate.limit.to_string()), ("remaining", rate.remaining.to_string()), ("reset", reset)]
+        {
+            let name = if is_anthropic { format!("{prefix}-{kind}-{what}") } else { format!("{prefix}-{what}-{kind}") };
+            let name = HeaderName::try_from(name).expect("the words of a rate make a header's name");
+            headers.insert(name, HeaderValue::try_from(value).expect("digits and unit letters are plain ASCII"));
+        }
+    };
+    put(rates.requests, "requests");
+    put(rates.tokens, "tokens");
+}
+
+/// The end of a time span that begins now, as Anthropic writes it: RFC 3339.
+fn instant(span: Duration) -> String {
+    let wall_us = raft::clock::wall_us().saturating_add(u64::try_from(span.as_micros()).unwrap_or(u64::MAX));
+    let seconds = i64::try_from(wall_us.div_ceil(1_000_000)).unwrap_or(i64::MAX);
+    jiff::Timestamp::from_second(seconds).unwrap_or(jiff::Timestamp::MAX).to_string()
 }
 
 /// A time span as OpenAI writes it: `12ms`, `1s`, `6m0s`, `1h0m5s`.

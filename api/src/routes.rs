@@ -3,12 +3,12 @@
 
 use crate::admin::{self, Admin};
 use crate::app::App;
-use crate::dialect::Family;
+use crate::dialect::{Family, Route, Wire};
 use crate::envelope;
 use crate::error::Error;
 use crate::metrics::Ended;
 use crate::reply::{self, Arrival, ClientAddress, Facts};
-use crate::{health, models, pipeline};
+use crate::{counting, health, models, pipeline};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::rejection::PathRejection;
@@ -27,8 +27,18 @@ pub fn router(app: Arc<App>, admin: Option<Admin>) -> Router {
     let table = Router::new()
         .route("/v1/chat/completions", post(chat))
         .route("/v1beta/openai/chat/completions", post(chat))
+        .route("/v1/embeddings", post(embeddings))
+        .route("/v1beta/openai/embeddings", post(embeddings))
+        .route("/v1/messages", post(messages))
+        .route("/anthropic/v1/messages", post(messages))
+        .route("/v1/messages/count_tokens", post(count_messages))
+        .route("/anthropic/v1/messages/count_tokens", post(count_messages))
         .route("/v1/models", get(list_models))
-        .route("/v1/models/{*id}", get(one_model))
+        .route("/anthropic/v1/models", get(list_models))
+        .route("/v1beta/models", get(list_models))
+        .route("/v1/models/{*id}", get(one_model).post(gemini))
+        .route("/v1beta/models/{*id}", get(one_model).post(gemini))
+        .route("/anthropic/v1/models/{*id}", get(one_model))
         .route("/v1beta/openai/models", get(list_models))
         .route("/v1beta/openai/models/{*id}", get(one_model))
         .route("/health", get(|State(app): Shared| async move { health::health(&app) }))
@@ -66,17 +76,58 @@ pub(crate) async fn enter(app: &App, router: Router, mut request: Request) -> Re
 }
 
 async fn chat(State(app): Shared, request: Request) -> Response<Body> {
-    let mut facts = facts(&app, &request, Family::Openai);
-    let outcome = pipeline::chat(&app, request, &mut facts).await;
+    infer(&app, Route::of(Wire::Chat), request).await
+}
+
+async fn embeddings(State(app): Shared, request: Request) -> Response<Body> {
+    infer(&app, Route::of(Wire::Embeddings), request).await
+}
+
+async fn messages(State(app): Shared, request: Request) -> Response<Body> {
+    infer(&app, Route::of(Wire::Anthropic), request).await
+}
+
+async fn count_messages(State(app): Shared, request: Request) -> Response<Body> {
+    count(&app, Route::of(Wire::Anthropic), request).await
+}
+
+/// `models/MODEL:VERB`.
+async fn gemini(State(app): Shared, id: Result<Path<String>, PathRejection>, request: Request) -> Response<Body> {
+    let named =
+        id.ok().and_then(|Path(id)| Some((id.rsplit_once(':')?.0.to_owned(), id.rsplit_once(':')?.1.to_owned())));
+    let Some((model, verb)) = named else { return unknown(State(app), request).await };
+    let is_sse = request.uri().query().is_some_and(|query| query.split('&').any(|pair| pair == "alt=sse"));
+    let route = |wire| Route { model: Some(model.clone()), ..Route::of(wire) };
+    match verb.as_str() {
+        "generateContent" => infer(&app, route(Wire::Gemini), request).await,
+        "streamGenerateContent" => {
+            infer(&app, Route { stream: true, is_array: !is_sse, ..route(Wire::Gemini) }, request).await
+        }
+        "embedContent" => infer(&app, route(Wire::GeminiEmbed), request).await,
+        "batchEmbedContents" => infer(&app, route(Wire::GeminiEmbedBatch), request).await,
+        "countTokens" => count(&app, route(Wire::Gemini), request).await,
+        _ => unknown(State(app), request).await,
+    }
+}
+
+async fn infer(app: &App, route: Route, request: Request) -> Response<Body> {
+    let mut facts = facts(app, &request, route.wire.family());
+    let outcome = pipeline::infer(app, route, request, &mut facts).await;
     if outcome.is_err() && !facts.was_sent {
         app.metrics.ended(Ended::Refused);
     }
-    reply::finish(&app, &facts, outcome)
+    reply::finish(app, &facts, outcome)
+}
+
+async fn count(app: &App, route: Route, request: Request) -> Response<Body> {
+    let mut facts = facts(app, &request, route.wire.family());
+    let outcome = counting::count(app, route, request, &mut facts).await;
+    reply::finish(app, &facts, outcome)
 }
 
 async fn list_models(State(app): Shared, request: Request) -> Response<Body> {
     let mut facts = facts(&app, &request, Family::of(request.headers(), request.uri()));
-    let outcome = models::list(&app, request.headers(), &mut facts).await;
+    let outcome = models::list(&app, request.headers(), request.uri(), &mut facts).await;
     reply::finish(&app, &facts, outcome)
 }
 
@@ -84,7 +135,7 @@ async fn one_model(State(app): Shared, id: Result<Path<String>, PathRejection>, 
     let mut facts = facts(&app, &request, Family::of(request.headers(), request.uri()));
     // A name that is no UTF-8 is nobody's; shown as far as it can be read.
     let id = id.map_or_else(|_| request.uri().path().to_owned(), |Path(id)| id);
-    let outcome = models::one(&app, request.headers(), &id, &mut facts).await;
+    let outcome = models::one(&app, request.headers(), request.uri(), &id, &mut facts).await;
     reply::finish(&app, &facts, outcome)
 }
 

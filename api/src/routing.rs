@@ -1,9 +1,10 @@
 //! From a model's name to the pool that serves it: aliases, exact names, then the longest wildcard. Built once from the
 //! configuration; decides nothing about capacity.
 
-use crate::config::{self, Config, Tokenizer};
+use crate::config::{self, Config, Dialect, Tokenizer};
+use crate::dialect::Wire;
 use crate::error::Error;
-use http::HeaderValue;
+use http::header::{AUTHORIZATION, HeaderName, HeaderValue};
 use reqwest::Url;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -48,6 +49,7 @@ pub(crate) struct Pool {
 #[derive(Debug)]
 pub(crate) struct Target {
     pub(crate) name: Arc<str>,
+    pub(crate) dialect: Dialect,
     pub(crate) place: Place,
     /// The model's name there, when it is not the one that was asked for.
     pub(crate) model: Option<Arc<str>>,
@@ -59,8 +61,8 @@ pub(crate) struct Target {
 pub(crate) enum Place {
     /// In this process.
     Loopback,
-    /// At a URL, of the chat completions route. The header is marked sensitive, so that `Debug` hides it.
-    Http { chat: Url, authorization: Option<HeaderValue> },
+    /// Behind a base URL. The header is marked sensitive, so that `Debug` hides it.
+    Http { base: String, credential: Option<(HeaderName, HeaderValue)> },
 }
 
 /// A model's name, resolved.
@@ -97,7 +99,8 @@ impl Pools {
 
     /// Finds the pool of a model.
     pub(crate) fn find(&self, model: &str) -> Option<Found> {
-        if model.len() > NAME_BYTES_MAX {
+        // A name may become a part of an upstream's path.
+        if model.len() > NAME_BYTES_MAX || model.contains("..") {
             return None;
         }
         let alias = self.aliases.get(model);
@@ -167,16 +170,26 @@ impl Pool {
 }
 
 impl Target {
+    /// The form in which it takes a request that came in `wire`; none where it has no such thing.
+    pub(crate) fn wire(&self, wire: Wire) -> Option<Wire> {
+        Some(match (self.dialect, wire) {
+            (Dialect::Anthropic | Dialect::Loopback, wire) if wire.is_embedding() => return None,
+            (Dialect::Openai, wire) if wire.is_embedding() => Wire::Embeddings,
+            (Dialect::Gemini, Wire::GeminiEmbed) => Wire::GeminiEmbed,
+            (Dialect::Gemini, wire) if wire.is_embedding() => Wire::GeminiEmbedBatch,
+            (Dialect::Anthropic, _) => Wire::Anthropic,
+            (Dialect::Gemini, _) => Wire::Gemini,
+            (Dialect::Openai | Dialect::Loopback, _) => Wire::Chat,
+        })
+    }
+
     fn new(target: &config::Target) -> Result<Self, String> {
         let place = match target.dialect {
-            config::Dialect::Loopback => Place::Loopback,
-            config::Dialect::Openai => Place::Http {
-                chat: Url::parse(&format!("{}/chat/completions", target.base_url.trim_end_matches('/')))
-                    .map_err(|cause| format!("base_url: {cause}"))?,
-                authorization: bearer(&target.api_key)?,
-            },
-            config::Dialect::Anthropic | config::Dialect::Gemini => {
-                return Err("this version calls upstreams of the dialects openai and loopback only".to_owned());
+            Dialect::Loopback => Place::Loopback,
+            dialect => {
+                Url::parse(&target.base_url).map_err(|cause| format!("base_url: {cause}"))?;
+                let base = target.base_url.trim_end_matches('/').to_owned();
+                Place::Http { base, credential: credential(dialect, &target.api_key)? }
             }
         };
         let output_field = match target.max_tokens_field {
@@ -184,19 +197,25 @@ impl Target {
             config::MaxTokensField::MaxCompletionTokens => "max_completion_tokens",
         };
         let model = (!target.upstream_model.is_empty()).then(|| target.upstream_model.as_str().into());
-        Ok(Self { name: target.name.as_str().into(), place, model, output_field })
+        Ok(Self { name: target.name.as_str().into(), dialect: target.dialect, place, model, output_field })
     }
 }
 
-fn bearer(key: &config::Secret) -> Result<Option<HeaderValue>, String> {
+/// The header that carries the key, as the dialect wants it.
+fn credential(dialect: Dialect, key: &config::Secret) -> Result<Option<(HeaderName, HeaderValue)>, String> {
     let key = key.reveal().map_err(|cause| format!("api_key: {cause}"))?;
     if key.is_empty() {
         return Ok(None);
     }
-    let mut value = HeaderValue::try_from(format!("Bearer {key}"))
-        .map_err(|_| "api_key: holds characters that no header may hold".to_owned())?;
+    let (name, text) = match dialect {
+        Dialect::Anthropic => (HeaderName::from_static("x-api-key"), key),
+        Dialect::Gemini => (HeaderName::from_static("x-goog-api-key"), key),
+        Dialect::Openai | Dialect::Loopback => (AUTHORIZATION, format!("Bearer {key}").into()),
+    };
+    let mut value =
+        HeaderValue::try_from(&*text).map_err(|_| "api_key: holds characters that no header may hold".to_owned())?;
     value.set_sensitive(true);
-    Ok(Some(value))
+    Ok(Some((name, value)))
 }
 
 #[cfg(test)]
@@ -252,7 +271,7 @@ mod tests {
         };
         let target = Target::new(&target).unwrap();
         assert!(!format!("{target:?}").contains("hunter2"));
-        let Place::Http { chat, .. } = target.place else { panic!("not http") };
-        assert_eq!(chat.as_str(), "http://127.0.0.1:1/v1/chat/completions");
+        let Place::Http { base, .. } = target.place else { panic!("not http") };
+        assert_eq!(base, "http://127.0.0.1:1/v1");
     }
 }

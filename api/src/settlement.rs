@@ -180,13 +180,13 @@ impl Call {
 
     fn in_full(&self) -> Usage {
         let prompt = self.prompt_counted.min(self.reserved);
-        Usage { prompt, completion: self.reserved - prompt }
+        Usage { prompt, completion: self.reserved - prompt, ..Usage::default() }
     }
 }
 
 impl Drop for Call {
     fn drop(&mut self) {
-        let usage = Usage { prompt: self.prompt_counted, completion: 0 };
+        let usage = Usage { prompt: self.prompt_counted, ..Usage::default() };
         self.close(if self.streamed {
             Ending::Cut { http_status: 0, usage, by: By::Us }
         } else {

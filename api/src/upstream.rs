@@ -5,7 +5,7 @@ mod gated;
 mod loopback;
 mod tls;
 
-use crate::config;
+use crate::config::{self, Dialect};
 use crate::error::Error;
 use crate::routing::{Place, Target};
 use crate::settlement::Gate;
@@ -14,6 +14,9 @@ use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Response};
 use std::time::Duration;
 use tokio::time::Instant;
+
+/// The version of Anthropic's dialect that the gateway itself speaks: the one that takes sampling.
+const ANTHROPIC_VERSION: HeaderName = HeaderName::from_static("anthropic-version");
 
 /// What an upstream says, its body still on the way.
 pub(crate) type Answer = Response<reqwest::Body>;
@@ -60,7 +63,7 @@ impl Client {
         self.http.clone()
     }
 
-    /// Sends a chat request with the headers of [`passed_on`], if it passes its gate, and waits for the head of the answer. Dropping the future breaks
+    /// Sends a request to `path` with the headers of [`passed_on`], if it passes its gate, and waits for the head of the answer. Dropping the future breaks
     /// the call off.
     ///
     /// # Errors
@@ -69,18 +72,23 @@ impl Client {
     pub(crate) async fn send(
         &self,
         target: &Target,
+        path: &str,
         headers: &HeaderMap,
         body: Bytes,
         gate: Gate,
         deadline: Instant,
     ) -> Result<Answer, Error> {
-        let Place::Http { chat, authorization } = &target.place else {
+        let Place::Http { base, credential } = &target.place else {
             return if gate.pass() { Ok(loopback::answer(&body)) } else { Err(Error::UpstreamUnreachable) };
         };
-        let mut request = reqwest::Request::new(Method::POST, chat.clone());
+        let url = reqwest::Url::parse(&format!("{base}{path}")).map_err(|_| Error::UpstreamUnreachable)?;
+        let mut request = reqwest::Request::new(Method::POST, url);
         request.headers_mut().clone_from(headers);
-        if let Some(authorization) = authorization {
-            request.headers_mut().insert(header::AUTHORIZATION, authorization.clone());
+        if let Some((name, value)) = credential {
+            request.headers_mut().insert(name.clone(), value.clone());
+        }
+        if target.dialect == Dialect::Anthropic && !headers.contains_key(ANTHROPIC_VERSION) {
+            request.headers_mut().insert(ANTHROPIC_VERSION, HeaderValue::from_static("2023-06-01"));
         }
         *request.body_mut() = Some(reqwest::Body::wrap(gated::Gated::new(body, gate)));
         let until = deadline.min(Instant::now() + self.first_byte_max);
@@ -119,6 +127,14 @@ pub(crate) fn passed_on(headers: &HeaderMap) -> HeaderMap {
     passed
 }
 
+/// The headers of a request that was translated: nothing that a client said in its own dialect.
+pub(crate) fn translated_on() -> HeaderMap {
+    let mut headers = HeaderMap::with_capacity(4);
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(header::ACCEPT, HeaderValue::from_static("*/*"));
+    headers
+}
+
 fn stays_here(name: &HeaderName) -> bool {
     is_of_connection(name)
         || matches!(
@@ -141,16 +157,20 @@ fn is_of_connection(name: &HeaderName) -> bool {
 }
 
 /// The upstream's headers that the client gets: all but those of the connection, those that the gateway writes itself,
-/// and cookies, which would be shared by all clients.
-pub(crate) fn passed_back(headers: &HeaderMap) -> HeaderMap {
+/// cookies, which would be shared by all clients, and after a translation those of the upstream's own dialect.
+pub(crate) fn passed_back(headers: &HeaderMap, is_translated: bool) -> HeaderMap {
     let mut passed = HeaderMap::with_capacity(headers.len() + 18);
     for (name, value) in headers {
         let text = name.as_str();
         let is_ours = matches!(*name, header::CONTENT_LENGTH | header::SET_COOKIE | header::DATE | header::SERVER)
-            || text == "x-request-id"
+            || matches!(text, "x-request-id" | "request-id")
             || text.starts_with("x-ratelimit-")
+            || text.starts_with("anthropic-ratelimit-")
             || text.starts_with("x-tokligence-");
-        if !is_ours && !is_of_connection(name) {
+        let is_theirs = is_translated
+            && (*name == header::CONTENT_TYPE
+                || ["anthropic-", "openai-", "x-goog-", "x-gemini-"].iter().any(|start| text.starts_with(start)));
+        if !is_ours && !is_theirs && !is_of_connection(name) {
             passed.append(name.clone(), value.clone());
         }
     }

@@ -5,6 +5,7 @@
 mod capacity;
 mod cluster;
 mod crash;
+mod dialects;
 mod green;
 mod input;
 mod names;

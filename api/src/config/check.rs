@@ -130,14 +130,11 @@ fn pool(config: &Config, label: &str, pool: &Pool, found: &mut Vec<Problem>) {
 fn target(target: &Target, problem: &mut impl FnMut(&str, String)) {
     match target.dialect {
         Dialect::Loopback => {}
-        Dialect::Openai => {
+        Dialect::Openai | Dialect::Anthropic | Dialect::Gemini => {
             let rest = target.base_url.strip_prefix("http://").or_else(|| target.base_url.strip_prefix("https://"));
             if rest.is_none_or(|rest| rest.is_empty() || rest.starts_with('/') || rest.contains(char::is_whitespace)) {
                 problem("base_url", format!("`{}` is not an http:// or https:// address", target.base_url));
             }
-        }
-        Dialect::Anthropic | Dialect::Gemini => {
-            problem("dialect", "this version calls openai and loopback upstreams only".to_owned());
         }
     }
     if let Err(error) = target.api_key.reveal() {

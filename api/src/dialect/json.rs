@@ -98,16 +98,39 @@ enum Meaning {
     Mark,
     Image,
     Blob,
+    /// A picture, or a file of text or of something else.
+    Source,
+    /// Read as it stands, names of members too.
+    Raw,
     Content,
+}
+
+/// What a source holds, by its media type, which stands near its begin or its end.
+fn source(raw: &str) -> Piece<'_> {
+    let near = |word: &str| {
+        let head = &raw[..raw.floor_char_boundary(200)];
+        let tail = &raw[raw.ceil_char_boundary(raw.len().saturating_sub(200))..];
+        head.contains(word) || tail.contains(word)
+    };
+    if near("text/") {
+        Piece::Text(raw)
+    } else if near("application/") || near("audio/") || near("video/") {
+        Piece::Opaque(raw.len())
+    } else {
+        Piece::Image
+    }
 }
 
 impl Field for Meaning {
     fn named(name: &str) -> Option<Self> {
         Some(match name {
             "role" => Self::Role,
-            "type" | "id" | "tool_call_id" | "index" | "detail" | "cache_control" => Self::Mark,
-            "image_url" | "image" => Self::Image,
-            "input_audio" | "file" | "audio" => Self::Blob,
+            "type" | "id" | "tool_call_id" | "tool_use_id" | "call_id" | "index" | "detail" | "cache_control"
+            | "status" | "signature" | "thoughtSignature" | "thought_signature" => Self::Mark,
+            "image_url" => Self::Image,
+            "input_audio" | "file" | "audio" | "file_data" | "encrypted_content" => Self::Blob,
+            "source" | "inlineData" | "inline_data" | "fileData" | "image" => Self::Source,
+            "input" | "args" | "response" => Self::Raw,
             _ => Self::Content,
         })
     }
@@ -169,6 +192,8 @@ impl<'de> Visitor<'de> for Texts<'_> {
                     let raw = map.next_value::<&RawValue>()?.get();
                     (self.sink)(Piece::Opaque(if raw == "null" { 0 } else { raw.len() }));
                 }
+                Meaning::Source => (self.sink)(source(map.next_value::<&RawValue>()?.get())),
+                Meaning::Raw => (self.sink)(Piece::Text(map.next_value::<&RawValue>()?.get())),
                 mark => {
                     map.next_value::<IgnoredAny>()?;
                     match mark {

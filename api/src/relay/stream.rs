@@ -2,8 +2,10 @@
 //! own and without a channel; dropping it (the client is gone) drops the upstream's connection and settles.
 
 use super::{LINGER, Terms};
-use crate::chat::{Keep, Seen};
+use crate::chat::{Event, Keep, Seen};
+use crate::dialect::gemini::reply::Framing;
 use crate::dialect::openai::answer;
+use crate::dialect::{self, Family, Wire, Writer};
 use crate::envelope;
 use crate::error::Error;
 use crate::settlement::{By, Call, Ending};
@@ -35,14 +37,104 @@ pub(super) struct Relay {
     alarm: Pin<Box<Sleep>>,
 }
 
+/// Reads the upstream's events as they pass, and writes the client's where those are others.
 struct Reader {
     seen: Seen,
+    family: Family,
+    id: RequestId,
     usage_injected: bool,
+    /// None where OpenAI's chat completions only pass.
+    reader: Option<dialect::Reader>,
+    form: Form,
+    events: Vec<Event>,
+    /// What was written for the client since it was last taken.
+    out: Vec<u8>,
+    /// What is wrong with the upstream's events.
+    broken: Option<&'static str>,
+    /// The upstream told an error of its own.
+    failed: bool,
+}
+
+/// What becomes of the upstream's events.
+enum Form {
+    /// They pass.
+    Same,
+    /// They pass as the elements of an array.
+    Array(Framing),
+    /// They are written anew.
+    Other(Writer),
+}
+
+impl Reader {
+    fn new(terms: Terms) -> Self {
+        let reader = dialect::Reader::new(terms.upstream, &terms.meta.id);
+        let form = match terms.client == terms.upstream {
+            true if terms.meta.is_array => Form::Array(Framing::new(true)),
+            true => Form::Same,
+            false => Form::Other(Writer::new(terms.client, terms.meta)),
+        };
+        Self {
+            seen: Seen::new(terms.meter),
+            family: terms.client.family(),
+            id: terms.id,
+            usage_injected: terms.usage_injected,
+            reader: (terms.upstream != Wire::Chat || terms.client != Wire::Chat).then_some(reader),
+            form,
+            events: Vec::new(),
+            out: Vec::new(),
+            broken: None,
+            failed: false,
+        }
+    }
+
+    /// Writes the end of a stream that came to it.
+    fn end(&mut self) {
+        match &mut self.form {
+            Form::Same => {}
+            Form::Array(framing) => framing.end(&mut self.out),
+            Form::Other(writer) => writer.end(&mut self.out),
+        }
+    }
+
+    fn write(&mut self, event: Event) {
+        if let Event::Failed(failure) = &event {
+            self.failed = true;
+            if matches!(self.form, Form::Other(_)) {
+                self.out.extend_from_slice(envelope::failure_event(failure, self.family, self.id).as_bytes());
+            }
+            return;
+        }
+        if let Form::Other(writer) = &mut self.form {
+            writer.event(event, &mut self.out);
+        }
+    }
+
+    /// What goes on to the client: the scanned bytes, or what was written instead of them.
+    fn goes_on(&mut self, passed: Bytes) -> Bytes {
+        if matches!(self.form, Form::Same) { passed } else { Bytes::from(std::mem::take(&mut self.out)) }
+    }
 }
 
 impl Judge for Reader {
     fn judge(&mut self, data: &[u8]) -> Keep {
-        answer::read_event(data, self.usage_injected, &mut self.seen)
+        if self.failed || self.broken.is_some() {
+            return Keep::All;
+        }
+        let Some(reader) = &mut self.reader else {
+            return answer::read_event(data, self.usage_injected, &mut self.seen);
+        };
+        let outcome = reader.event(data, &mut self.events);
+        for event in std::mem::take(&mut self.events) {
+            self.seen.note(&event);
+            self.write(event);
+        }
+        if let Form::Array(framing) = &mut self.form {
+            framing.put(&mut self.out, &String::from_utf8_lossy(data));
+        }
+        if let (Err(cause), false) = (outcome, matches!(self.form, Form::Same)) {
+            self.broken = Some(cause);
+        }
+        Keep::All
     }
 
     fn is_done(&self) -> bool {
@@ -56,14 +148,14 @@ impl Relay {
         Self {
             upstream: Some(upstream),
             scanner: Scanner::new(client.event_bytes_max),
-            reader: Reader { seen: Seen::new(terms.meter), usage_injected: terms.usage_injected },
-            call: Some(call),
             id: terms.id,
+            deadline: terms.deadline,
+            call: Some(call),
             http_status: status.as_u16(),
             idle_max: client.idle_max,
             last_byte: now,
-            deadline: terms.deadline,
             alarm: Box::pin(tokio::time::sleep_until(terms.deadline.min(now + client.idle_max))),
+            reader: Reader::new(terms),
         }
     }
 
@@ -72,24 +164,55 @@ impl Relay {
         self.last_byte = Instant::now();
         match self.scanner.push(chunk, &mut self.reader) {
             Err(_) => Some(self.fail(&Error::UpstreamBroken("holds an event that is too large"))),
-            Ok(out) => {
+            Ok(passed) => {
+                if let Some(ended) = self.break_off() {
+                    return Some(ended);
+                }
                 if self.reader.seen.done {
                     self.settle(None);
+                    self.reader.end();
                     self.linger();
                 }
+                let out = self.reader.goes_on(passed);
                 (!out.is_empty()).then_some(out)
             }
         }
+    }
+
+    /// Ends a translated stream whose upstream told an error, or told what nobody can read.
+    fn break_off(&mut self) -> Option<Bytes> {
+        if matches!(self.reader.form, Form::Same) {
+            return None;
+        }
+        if let Some(cause) = self.reader.broken {
+            return Some(self.fail(&Error::UpstreamBroken(cause)));
+        }
+        if self.reader.failed {
+            self.upstream = None;
+            self.settle(Some(By::Upstream));
+            if let Form::Array(framing) = &mut self.reader.form {
+                framing.end(&mut self.reader.out);
+            }
+            return Some(self.reader.goes_on(Bytes::new()));
+        }
+        None
     }
 
     /// The upstream closed the stream.
     fn close(&mut self) -> Option<Bytes> {
         self.upstream = None;
         let rest = self.scanner.finish(&mut self.reader);
+        if let Some(ended) = self.break_off() {
+            return Some(ended);
+        }
         if !self.reader.seen.done && !self.reader.seen.finished {
             return Some(self.fail(&Error::UpstreamCut));
         }
+        if !self.reader.seen.done {
+            self.reader.end();
+        }
         self.settle(None);
+        let rest = self.reader.goes_on(rest);
         (!rest.is_empty()).then_some(rest)
     }
 
@@ -98,7 +221,12 @@ impl Relay {
         tracing::warn!(request_id = %self.id, %error, "stream broke");
         self.upstream = None;
         self.settle(Some(By::of(error)));
-        Bytes::from(envelope::event(error, self.id))
+        let event = envelope::event(error, self.reader.family, self.id);
+        if let Form::Array(_) = self.reader.form {
+            self.reader.out.extend_from_slice(b",");
+        }
+        self.reader.out.extend_from_slice(event.as_bytes());
+        Bytes::from(std::mem::take(&mut self.reader.out))
     }
 
     fn settle(&mut self, cut: Option<By>) {

@@ -1,6 +1,6 @@
 //! OpenAI chat completions: reads what the gateway needs of an answer, plain or one event of a stream.
 
-use super::super::json::{self, Field, range_in};
+use super::super::json::{self, Field, Member, range_in};
 use crate::chat::{Keep, Seen, Usage};
 use crate::tokens::Piece;
 use memchr::memmem;
@@ -42,6 +42,8 @@ impl Field for InChoice {
 enum InUsage {
     Prompt,
     Completion,
+    PromptDetails,
+    CompletionDetails,
 }
 
 impl Field for InUsage {
@@ -49,6 +51,8 @@ impl Field for InUsage {
         match name {
             "prompt_tokens" => Some(Self::Prompt),
             "completion_tokens" => Some(Self::Completion),
+            "prompt_tokens_details" => Some(Self::PromptDetails),
+            "completion_tokens_details" => Some(Self::CompletionDetails),
             _ => None,
         }
     }
@@ -115,20 +119,51 @@ fn read_choices(raw: &str, seen: &mut Seen) {
 }
 
 /// An upstream's usage; one that is no pair of whole numbers is none.
-fn usage_of(raw: &str) -> Option<Usage> {
+pub(crate) fn usage_of(raw: &str) -> Option<Usage> {
     let (mut prompt, mut completion) = (None, None);
+    let mut usage = Usage::default();
     for member in json::members::<InUsage>(raw).ok()? {
-        let value = whole(member.raw)?;
         match member.field {
-            InUsage::Prompt => prompt = Some(value),
-            InUsage::Completion => completion = Some(value),
+            InUsage::Prompt => prompt = Some(whole(member.raw)?),
+            InUsage::Completion => completion = Some(whole(member.raw)?),
+            InUsage::PromptDetails => {
+                for Member { field, raw } in json::members::<InDetails>(member.raw).unwrap_or_default() {
+                    match field {
+                        InDetails::Cached => usage.cached = whole(raw).unwrap_or(0),
+                        InDetails::CacheWritten => usage.cache_written = whole(raw).unwrap_or(0),
+                        InDetails::Reasoning => {}
+                    }
+                }
+            }
+            InUsage::CompletionDetails => {
+                let members = json::members::<InDetails>(member.raw).unwrap_or_default();
+                let reasoning = members.iter().rfind(|member| matches!(member.field, InDetails::Reasoning));
+                usage.reasoning = reasoning.and_then(|member| whole(member.raw)).unwrap_or(0);
+            }
         }
     }
-    Some(Usage { prompt: prompt?, completion: completion.unwrap_or(0) })
+    Some(Usage { prompt: prompt?, completion: completion.unwrap_or(0), ..usage })
+}
+
+enum InDetails {
+    Cached,
+    CacheWritten,
+    Reasoning,
+}
+
+impl Field for InDetails {
+    fn named(name: &str) -> Option<Self> {
+        Some(match name {
+            "cached_tokens" => Self::Cached,
+            "cache_write_tokens" => Self::CacheWritten,
+            "reasoning_tokens" => Self::Reasoning,
+            _ => return None,
+        })
+    }
 }
 
 /// A whole number; one too large for the type becomes its largest.
-fn whole(raw: &str) -> Option<u64> {
+pub(crate) fn whole(raw: &str) -> Option<u64> {
     let is_whole = !raw.is_empty() && raw.bytes().all(|byte| byte.is_ascii_digit());
     is_whole.then(|| raw.parse().unwrap_or(u64::MAX))
 }
@@ -172,7 +207,7 @@ mod tests {
             assert!(read(format!(r#"{{"choices":[],"usage":{usage}}}"#).as_bytes(), &mut seen));
             assert_eq!(seen.usage.map(|usage| (usage.prompt, usage.completion)), expected, "{usage}");
         }
-        let bounded = Usage { prompt: u64::MAX, completion: 5 }.bounded(100);
+        let bounded = Usage { prompt: u64::MAX, completion: 5, ..Usage::default() }.bounded(100);
         assert_eq!((bounded.prompt, bounded.completion), (1_000, 5));
     }
 
@@ -181,7 +216,7 @@ mod tests {
         let mut seen = seen();
         let body = br#"{"choices":[{"message":{"role":"assistant","content":"hello world"},"finish_reason":"stop"}]}"#;
         assert!(read(body, &mut seen));
-        assert_eq!(seen.usage(30, 1_000), Usage { prompt: 30, completion: 2 });
+        assert_eq!(seen.usage(30, 1_000), Usage { prompt: 30, completion: 2, ..Usage::default() });
         assert!(!read(b"<html>", &mut seen));
     }
 
@@ -222,6 +257,6 @@ mod tests {
         assert!(seen.finished && !seen.done);
         read_event(b"[DONE]", true, &mut seen);
         assert!(seen.done);
-        assert_eq!(seen.usage(5, 100), Usage { prompt: 5, completion: 2 });
+        assert_eq!(seen.usage(5, 100), Usage { prompt: 5, completion: 2, ..Usage::default() });
     }
 }

@@ -1,5 +1,6 @@
 //! OpenAI chat completions: what is read from a request, and the bytes of its answer.
 
+use super::forms::{self, Form, Said};
 use super::script::{Reply, Usage};
 use super::wire::Request;
 use serde::Deserialize;
@@ -26,6 +27,14 @@ pub(crate) struct Ask<'a> {
     messages: Option<&'a RawValue>,
     #[serde(borrow, default)]
     metadata: Option<&'a RawValue>,
+    #[serde(default, rename = "generationConfig")]
+    generation: Option<Generation>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Generation {
+    max_output_tokens: Option<u64>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -42,7 +51,8 @@ struct Metadata {
 impl Ask<'_> {
     /// The request's own cap on output tokens.
     pub(crate) fn cap(&self) -> Option<u64> {
-        self.max_completion_tokens.or(self.max_tokens)
+        let gemini = self.generation.as_ref().and_then(|generation| generation.max_output_tokens);
+        self.max_completion_tokens.or(self.max_tokens).or(gemini)
     }
 }
 
@@ -68,6 +78,8 @@ pub(crate) struct Answer {
     usage: Option<Value>,
     include_usage: bool,
     per_chunk: u64,
+    form: Form,
+    tools: Vec<(String, String, String)>,
 }
 
 impl Answer {
@@ -83,17 +95,25 @@ impl Answer {
             model: serde_json::to_string(&ask.model).expect("a string is JSON"),
             choices,
             output,
-            finish: if cap == Some(output) { "length" } else { "stop" },
+            finish: if !reply.tools.is_empty() {
+                "tool_calls"
+            } else if cap == Some(output) {
+                "length"
+            } else {
+                "stop"
+            },
             text: reply.text.clone(),
             usage: usage(&reply.usage, prompt, output * choices),
             include_usage: ask.stream_options.as_ref().and_then(|o| o.include_usage).unwrap_or(false),
             per_chunk: reply.tokens_per_chunk.max(1),
+            form: Form::of(&request.path),
+            tools: reply.tools.clone(),
         }
     }
 
     /// Whether the client will read the usage: always in a plain reply, on request in a stream.
     pub(crate) fn tells_usage(&self, stream: bool) -> bool {
-        !stream || self.include_usage
+        !stream || self.include_usage || self.form != Form::Openai
     }
 
     /// Prompt and output tokens as reported, where they are numbers.
@@ -124,6 +144,9 @@ impl Answer {
 
     /// The body of a plain reply.
     pub(crate) fn body(&self) -> Vec<u8> {
+        if self.form != Form::Openai {
+            return forms::body(self.form, &self.said()).into_bytes();
+        }
         let content = match &self.text {
             Some(text) => serde_json::to_string(text).expect("a string is JSON"),
             None => format!("\"{}\"", self.words(self.output)),
@@ -132,12 +155,14 @@ impl Answer {
             r#"{{"id":"chatcmpl-{}","object":"chat.completion","created":1700000000,"model":{},"choices":["#,
             self.seq, self.model
         );
+        let tools =
+            if self.tools.is_empty() { String::new() } else { format!(",\"tool_calls\":{}", self.openai_calls()) };
         for choice in 0..self.choices {
             if choice > 0 {
                 out.push(',');
             }
             out.push_str(&format!(
-                r#"{{"index":{choice},"message":{{"role":"assistant","content":{content},"refusal":null}},"logprobs":null,"finish_reason":"{}"}}"#,
+                r#"{{"index":{choice},"message":{{"role":"assistant","content":{content},"refusal":null{tools}}},"logprobs":null,"finish_reason":"{}"}}"#,
                 self.finish
             ));
         }
@@ -151,6 +176,9 @@ impl Answer {
 
     /// The event that opens a stream.
     pub(crate) fn opening(&self) -> Vec<String> {
+        if self.form != Form::Openai {
+            return forms::opening(self.form, &self.said());
+        }
         self.per_choice(r#"{"role":"assistant","content":""}"#, "null")
     }
 
@@ -160,16 +188,55 @@ impl Answer {
             Some(text) => serde_json::to_string(text).expect("a string is JSON"),
             None => format!("\"{}\"", self.words(self.tokens_in(index) / self.choices)),
         };
+        if self.form != Form::Openai {
+            return forms::content(self.form, &content);
+        }
         self.per_choice(&format!(r#"{{"content":{content}}}"#), "null")
     }
 
     /// What follows the content: the finish reason, and the usage where it was asked for.
     pub(crate) fn closing(&self) -> Vec<String> {
-        let mut events = self.per_choice("{}", &format!("\"{}\"", self.finish));
+        if self.form != Form::Openai {
+            return forms::closing(self.form, &self.said());
+        }
+        let mut events = Vec::new();
+        for (index, (id, name, arguments)) in self.tools.iter().enumerate() {
+            let call =
+                json!({"index": index, "id": id, "type": "function", "function": {"name": name, "arguments": ""}});
+            events.extend(self.per_choice(&json!({"tool_calls": [call]}).to_string(), "null"));
+            // In two pieces, neither of which is JSON.
+            let (head, tail) = arguments.split_at(arguments.len().min(3));
+            for piece in [head, tail] {
+                let call = json!({"index": index, "function": {"arguments": piece}});
+                events.extend(self.per_choice(&json!({"tool_calls": [call]}).to_string(), "null"));
+            }
+        }
+        events.extend(self.per_choice("{}", &format!("\"{}\"", self.finish)));
         if let (true, Some(usage)) = (self.include_usage, &self.usage) {
             events.push(format!("{}[],\"usage\":{usage}}}", self.prefix()));
         }
         events
+    }
+
+    /// Whether a stream of this form ends with a mark of its own.
+    pub(crate) fn has_done(&self) -> bool {
+        self.form == Form::Openai
+    }
+
+    fn said(&self) -> Said<'_> {
+        Said {
+            id: self.seq,
+            model: &self.model,
+            text: self.text.clone().unwrap_or_else(|| self.words(self.output)),
+            finish: self.finish,
+            tools: &self.tools,
+            usage: self.usage.as_ref(),
+        }
+    }
+
+    fn openai_calls(&self) -> Value {
+        let call = |(id, name, arguments): &(String, String, String)| json!({"id": id, "type": "function", "function": {"name": name, "arguments": arguments}});
+        self.tools.iter().map(call).collect()
     }
 
     fn prefix(&self) -> String {
@@ -193,6 +260,14 @@ impl Answer {
 
     fn words(&self, count: u64) -> String {
         WORD.repeat(usize::try_from(count).unwrap_or(0).min(4_000_000))
+    }
+}
+
+/// An error in the envelope of the dialect whose route this is.
+pub(crate) fn error_of(path: &str, status: u16, message: &str) -> Vec<u8> {
+    match Form::of(path) {
+        Form::Openai => error_body(status, message),
+        form => forms::error(form, status, message).into_bytes(),
     }
 }
 

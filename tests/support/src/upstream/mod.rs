@@ -1,9 +1,11 @@
-//! The scripted upstream: a real HTTP/1.1 server that speaks OpenAI chat completions, does what its script says, and
+//! The scripted upstream: a real HTTP/1.1 server that speaks OpenAI chat completions, Anthropic messages and Gemini's
+//! generateContent, does what its script says, and
 //! records what reached it. It runs inside a test or, with control routes, as the process `scripted-upstream`; it is
 //! the mock of the benchmarks too, where `lean` leaves the records out.
 
 mod chat;
 mod control;
+mod forms;
 mod play;
 mod record;
 mod script;
@@ -275,7 +277,9 @@ async fn answer(conn: &mut Conn, shared: &Shared, request: &Request) -> Result<A
     let path = request.path.split('?').next().unwrap_or_default();
     let out = if path.starts_with("/_control/") {
         control::answer(shared, request)
-    } else if request.method == "POST" && path.ends_with("/chat/completions") {
+    } else if request.method == "POST"
+        && (path.ends_with("/chat/completions") || forms::Form::of(path) != forms::Form::Openai)
+    {
         return answer_chat(conn, shared, request).await;
     } else if request.method == "GET" && path.ends_with("/models") {
         control::reply(200, chat::models_body(&shared.playbook().script.models))
@@ -294,6 +298,10 @@ async fn answer_chat(conn: &mut Conn, shared: &Shared, request: &Request) -> Res
         if let Some(once) = &once {
             parsed = serde_json::from_slice(once);
         }
+    }
+    if let (Ok(ask), Some(model)) = (&mut parsed, forms::model_in(&request.path)) {
+        ask.model = model.to_owned().into();
+        ask.stream = Some(request.path.contains(":stream"));
     }
     let mut call = Call { arrived_us: request.arrived_us, ..Call::default() };
     if let Ok(ask) = &parsed {

@@ -2,6 +2,7 @@
 
 use super::Gates;
 use super::chat::{self, Answer, Ask};
+use super::forms::Form;
 use super::record::Open;
 use super::script::{Act, Reply};
 use super::wire::{self, Conn, Framing, Gone, LAST_CHUNK, Request};
@@ -33,7 +34,9 @@ pub(crate) async fn play(
     }
     pause(conn, Instant::now() + Duration::from_millis(reply.head_delay_ms)).await?;
     match &reply.act {
-        Act::Status { status, body } => return play_status(conn, reply, *status, body.as_deref(), open).await,
+        Act::Status { status, body } => {
+            return play_status(conn, request, reply, *status, body.as_deref(), open).await;
+        }
         Act::Hang => return hang(conn).await,
         Act::Close => {
             open.finish();
@@ -51,17 +54,23 @@ pub(crate) async fn play(
     if answer.tells_usage(stream) && reply.act == Act::Answer {
         (open.said.prompt_tokens, open.said.completion_tokens) = answer.reported();
     }
-    if stream { play_stream(conn, reply, &answer, open).await } else { play_plain(conn, reply, &answer, open).await }
+    if stream {
+        play_stream(conn, &request.path, reply, &answer, open).await
+    } else {
+        play_plain(conn, reply, &answer, open).await
+    }
 }
 
 async fn play_status(
     conn: &mut Conn,
+    request: &Request,
     reply: &Reply,
     status: u16,
     body: Option<&str>,
     open: &mut Open,
 ) -> Result<After, Gone> {
-    let body = body.map_or_else(|| chat::error_body(status, "scripted error"), |text| text.as_bytes().to_vec());
+    let body =
+        body.map_or_else(|| chat::error_of(&request.path, status, "scripted error"), |text| text.as_bytes().to_vec());
     let mut out = wire::head(status, "application/json", &reply.headers, &Framing::Length(body.len()));
     out.extend_from_slice(&body);
     open.said.status = status;
@@ -87,7 +96,13 @@ async fn play_plain(conn: &mut Conn, reply: &Reply, answer: &Answer, open: &mut 
     break_off(conn, &reply.act, open).await
 }
 
-async fn play_stream(conn: &mut Conn, reply: &Reply, answer: &Answer, open: &mut Open) -> Result<After, Gone> {
+async fn play_stream(
+    conn: &mut Conn,
+    path: &str,
+    reply: &Reply,
+    answer: &Answer,
+    open: &mut Open,
+) -> Result<After, Gone> {
     let mut writer = EventWriter::new(reply);
     writer.out = wire::head(200, "text/event-stream", &reply.headers, &Framing::Chunked);
     open.said.status = 200;
@@ -109,8 +124,10 @@ async fn play_stream(conn: &mut Conn, reply: &Reply, answer: &Answer, open: &mut
     match reply.act {
         Act::Answer => {}
         Act::ErrorAfter { .. } => {
-            let error = chat::error_body(500, "scripted error in the stream");
-            writer.events(&[String::from_utf8_lossy(&error).into_owned()]);
+            let error = chat::error_of(path, 500, "scripted error in the stream");
+            let error = String::from_utf8_lossy(&error).into_owned();
+            let is_named = Form::of(path) == Form::Anthropic;
+            writer.events(&[if is_named { format!("event: error\ndata: {error}") } else { error }]);
             return finish_stream(conn, writer, open).await;
         }
         _ => {
@@ -120,7 +137,7 @@ async fn play_stream(conn: &mut Conn, reply: &Reply, answer: &Answer, open: &mut
     }
     writer.events(&answer.closing());
     writer.flush(conn).await?;
-    if !reply.no_done {
+    if !reply.no_done && answer.has_done() {
         writer.events(&["[DONE]".to_owned()]);
     }
     finish_stream(conn, writer, open).await
@@ -184,7 +201,9 @@ impl EventWriter {
 
     fn events(&mut self, events: &[String]) {
         for event in events {
-            self.events.extend_from_slice(b"data: ");
+            if !event.starts_with("event: ") {
+                self.events.extend_from_slice(b"data: ");
+            }
             self.events.extend_from_slice(event.as_bytes());
             self.events.extend_from_slice(self.line_end.as_bytes());
             self.events.extend_from_slice(self.line_end.as_bytes());

@@ -101,6 +101,8 @@ pub struct Reply {
     pub usage: Usage,
     /// The text of the answer, in one chunk; absent: a word for each output token.
     pub text: Option<String>,
+    /// Calls of tools behind the text: id, name, arguments as JSON.
+    pub tools: Vec<(String, String, String)>,
     /// Ends the lines of a stream with CR LF.
     pub crlf: bool,
     /// Leaves out `data: [DONE]`.
@@ -124,6 +126,7 @@ impl Default for Reply {
             prompt_tokens: None,
             usage: Usage::Honest,
             text: None,
+            tools: Vec::new(),
             crlf: false,
             no_done: false,
             split_bytes: None,
@@ -268,6 +271,13 @@ impl Reply {
     #[must_use]
     pub fn text(mut self, text: impl Into<String>) -> Self {
         self.text = Some(text.into());
+        self
+    }
+
+    /// Adds the call of a tool; `arguments` are JSON.
+    #[must_use]
+    pub fn tool(mut self, id: &str, name: &str, arguments: &str) -> Self {
+        self.tools.push((id.to_owned(), name.to_owned(), arguments.to_owned()));
         self
     }
 

@@ -1,43 +1,69 @@
 //! Changes a client's bytes as little as the gateway must: the model, an output cap where there is none, and the wish
 //! for usage at the end of a stream. Every other byte stays as it is.
 
-use super::super::json::{self, Field, range_in};
-use super::{Error, Read, wrong};
+use super::Wire;
+use super::asked::{Asked, boolean};
+use super::build::quoted;
+use super::fields::wrong;
+use super::json::{self, Field, range_in};
 use crate::chat::Changes;
+use crate::error::Error;
 use bytes::Bytes;
 use std::ops::Range;
 
 /// Applies the changes to the body that was read.
-pub(crate) fn splice(read: &Read, body: &Bytes, changes: Changes<'_>) -> Bytes {
+pub(crate) fn splice(asked: &Asked, body: &Bytes, changes: Changes<'_>) -> Bytes {
     let mut edits: Vec<(Range<usize>, String)> = Vec::new();
     let mut first = String::new();
-    if read.request.model != changes.model || read.models.len() > 1 {
+    if asked.head.model != changes.model || asked.models.len() > 1 {
         let name = quoted(changes.model);
-        edits.extend(read.models.iter().map(|at| (at.clone(), name.clone())));
+        edits.extend(asked.models.iter().map(|at| (at.clone(), name.clone())));
     }
-    // A caller within a strict allowance gets less than it asks for.
-    if read.request.output_max.is_none_or(|asked| asked > changes.output_max) {
-        if read.caps.is_empty() {
-            first = format!("{}:{},", quoted(changes.output_field), changes.output_max);
-        }
-        edits.extend(read.caps.iter().map(|cap| (cap.value.clone(), changes.output_max.to_string())));
-    } else if read.caps.len() > 1 {
-        // A null beside a number would be no cap to a parser that takes that one.
-        let nulls = read.caps.iter().filter(|cap| cap.is_null);
-        edits.extend(nulls.map(|cap| (cap.value.clone(), changes.output_max.to_string())));
-    }
-    if read.request.stream {
-        if read.stream_options.is_empty() {
+    splice_caps(asked, changes, &mut edits, &mut first);
+    if asked.wire == Wire::Chat && asked.head.stream {
+        if asked.stream_options.is_empty() {
             first.push_str(r#""stream_options":{"include_usage":true},"#);
         }
-        for at in &read.stream_options {
+        for at in &asked.stream_options {
             edits.extend(ask_for_usage(body, at));
         }
     }
     if !first.is_empty() {
-        edits.push((read.open..read.open, first));
+        edits.push((asked.open..asked.open, first));
     }
     apply(body, edits)
+}
+
+/// Writes the cap where there is none. Where members come twice, one without a number would be no cap to a parser that
+/// takes that one.
+fn splice_caps(asked: &Asked, changes: Changes<'_>, edits: &mut Vec<(Range<usize>, String)>, first: &mut String) {
+    if asked.wire.is_embedding() {
+        return;
+    }
+    let field = match asked.wire {
+        Wire::Chat => changes.output_field,
+        Wire::Gemini => "maxOutputTokens",
+        _ => "max_tokens",
+    };
+    let cap = changes.output_max;
+    let is_capped = asked.head.output_max.is_some();
+    // A caller within a strict allowance gets less than it asks for.
+    let is_lowered = asked.head.output_max.is_some_and(|asked| asked > cap);
+    if !is_capped || is_lowered || asked.caps.len() > 1 {
+        let nulls = asked.caps.iter().filter(|cap| cap.is_null || is_lowered);
+        edits.extend(nulls.map(|at| (at.value.clone(), cap.to_string())));
+    }
+    if !is_capped && asked.caps.is_empty() && asked.homes.is_empty() {
+        first.push_str(&match asked.wire {
+            Wire::Gemini => format!(r#""generationConfig":{{"{field}":{cap}}},"#),
+            _ => format!("{}:{cap},", quoted(field)),
+        });
+        return;
+    }
+    for home in &asked.homes {
+        let comma = if home.is_empty { "" } else { "," };
+        edits.push((home.open..home.open, format!(r#""{field}":{cap}{comma}"#)));
+    }
 }
 
 /// Whether `stream_options` asks for usage.
@@ -48,7 +74,7 @@ pub(super) fn wants_usage(raw: &str) -> Result<bool, Error> {
     let members = json::members::<IncludeUsage>(raw).map_err(|_| wrong("stream_options", "an object"))?;
     let mut wants = false;
     for member in members {
-        wants |= super::boolean("stream_options", member.raw)?;
+        wants |= boolean("stream_options", member.raw)?;
     }
     Ok(wants)
 }
@@ -75,10 +101,6 @@ fn ask_for_usage(body: &Bytes, at: &Range<usize>) -> Vec<(Range<usize>, String)>
     off.map(|part| (at.start + part.start..at.start + part.end, "true".to_owned())).collect()
 }
 
-fn quoted(text: &str) -> String {
-    serde_json::Value::from(text).to_string()
-}
-
 fn apply(body: &Bytes, mut edits: Vec<(Range<usize>, String)>) -> Bytes {
     if edits.is_empty() {
         return body.clone();
@@ -99,14 +121,14 @@ fn apply(body: &Bytes, mut edits: Vec<(Range<usize>, String)>) -> Bytes {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dialect::openai::read;
+    use crate::dialect::openai::head as read;
     use proptest::prelude::*;
     use serde_json::{Map, Value, json};
 
     fn spliced(body: &str, model: &str) -> String {
         let body = Bytes::copy_from_slice(body.as_bytes());
         let read = read(&body).unwrap();
-        let output_max = read.request.output_max.unwrap_or(1_024);
+        let output_max = read.head.output_max.unwrap_or(1_024);
         let changes = Changes { model, output_max, output_field: "max_tokens" };
         String::from_utf8(splice(&read, &body, changes).to_vec()).unwrap()
     }
