@@ -210,7 +210,7 @@ fn credential(dialect: Dialect, key: &config::Secret) -> Result<Option<(HeaderNa
     let (name, text) = match dialect {
         Dialect::Anthropic => (HeaderName::from_static("x-api-key"), key),
         Dialect::Gemini => (HeaderName::from_static("x-goog-api-key"), key),
-        Dialect::Openai | Dialect::Loopback => (AUTHORIZATION, format!("Bearer {key}").into()),
+        Dialect::Openai | Dialect::Loopback => (AUTHORIZATION, format!("Bearer {key}")),
     };
     let mut value =
         HeaderValue::try_from(&*text).map_err(|_| "api_key: holds characters that no header may hold".to_owned())?;

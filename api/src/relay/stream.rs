@@ -62,7 +62,7 @@ enum Form {
     /// They pass as the elements of an array.
     Array(Framing),
     /// They are written anew.
-    Other(Writer),
+    Other(Box<Writer>),
 }
 
 impl Reader {
@@ -71,7 +71,7 @@ impl Reader {
         let form = match terms.client == terms.upstream {
             true if terms.meta.is_array => Form::Array(Framing::new(true)),
             true => Form::Same,
-            false => Form::Other(Writer::new(terms.client, terms.meta)),
+            false => Form::Other(Box::new(Writer::new(terms.client, terms.meta))),
         };
         Self {
             seen: Seen::new(terms.meter),
