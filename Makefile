@@ -2,9 +2,13 @@
 
 CARGO ?= cargo
 SEEDS ?= 200
+TIME ?= 60
+NODES ?= 1
+WORKLOAD ?= all
+NEMESIS ?= all
 
 .DEFAULT_GOAL := help
-.PHONY: help dev build test sdk services fmt fmt-check clippy deny sim bench ci clean
+.PHONY: help dev build test jepsen jepsen-short sdk services fmt fmt-check clippy deny sim bench ci clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -17,6 +21,17 @@ build: ## build every binary, optimised
 
 test: services ## install what tests need when it is missing, then run every test
 	$(CARGO) test --workspace
+	@$(MAKE) --no-print-directory jepsen-short
+
+jepsen: ## faults and checked histories: TIME=s SEED=n NODES=1|3|5 NEMESIS=.. WORKLOAD=.. (jepsen/README.md)
+	$(CARGO) build --release -p tokligence-node -p tokligence-test-support -p tokligence-jepsen
+	target/release/tokligence-jepsen run --nodes $(NODES) --time $(TIME) $(if $(SEED),--seed $(SEED)) \
+		--workload '$(WORKLOAD)' --nemesis '$(NEMESIS)' $(if $(OUT),--out $(OUT))
+
+# A step of its own, not a cargo test: it needs the programs of other packages, and both processors.
+jepsen-short:
+	$(CARGO) build -p tokligence-node -p tokligence-test-support -p tokligence-jepsen
+	target/debug/tokligence-jepsen run --time 90
 
 sdk: ## the official OpenAI Python SDK against the gateway (skipped when pip cannot reach its registry)
 	@CARGO="$(CARGO)" sh tests/sdk/run.sh

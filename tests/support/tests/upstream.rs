@@ -213,6 +213,10 @@ async fn the_control_routes_do_what_the_handle_does() {
     assert_eq!((&stats["requests"], &stats["in_flight"]), (&json!(3), &json!(0)));
     let record = client.send(client.request(reqwest::Method::GET, "/_control/record")).await.unwrap().json();
     assert_eq!(record[1]["body"], body.to_string());
+    let take = || client.send(client.request(reqwest::Method::POST, "/_control/take"));
+    assert_eq!(take().await.unwrap().json().as_array().unwrap().len(), 3);
+    assert_eq!(take().await.unwrap().json(), json!([]));
+    assert_eq!(upstream.stats().requests, 3);
     client.send(client.request(reqwest::Method::DELETE, "/_control/record")).await.unwrap();
     assert!(upstream.calls().is_empty() && upstream.stats().requests == 0);
     let models = client.send(client.request(reqwest::Method::GET, "/v1/models")).await.unwrap().json();

@@ -5,6 +5,7 @@
 //! | `PUT /_control/script` | takes a [`Script`] as JSON |
 //! | `GET /_control/record` | every [`super::Call`] so far |
 //! | `DELETE /_control/record` | forgets them |
+//! | `POST /_control/take` | every call that is over, which it then forgets: for records longer than memory |
 //! | `GET /_control/stats` | the [`super::Stats`] |
 //! | `POST /_control/release/{gate}/{n}` | lets `n` held requests go |
 //! | `POST /_control/open/{gate}` | lets all held requests go, and all that come |
@@ -30,6 +31,7 @@ pub(crate) fn answer(shared: &Shared, request: &Request) -> Vec<u8> {
             shared.recorder.clear();
             reply(204, Vec::new())
         }
+        ("POST", ["take"]) => json(&shared.recorder.take_ended()),
         ("GET", ["stats"]) => json(&shared.recorder.stats()),
         ("POST", ["release", gate, count]) => match count.parse() {
             Ok(count) => {

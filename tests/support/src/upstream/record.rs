@@ -164,6 +164,15 @@ impl Recorder {
         self.book().calls.values().cloned().collect()
     }
 
+    /// Gives every call that is over and forgets it; the counts stay.
+    pub(crate) fn take_ended(&self) -> Vec<Call> {
+        let mut book = self.book();
+        let (ended, open) = std::mem::take(&mut book.calls).into_iter().partition(|(_, call)| call.ended_us.is_some());
+        book.calls = open;
+        let ended: BTreeMap<u64, Call> = ended;
+        ended.into_values().collect()
+    }
+
     /// Forgets everything but what is in flight.
     pub(crate) fn clear(&self) {
         let mut book = self.book();

@@ -1,0 +1,89 @@
+//! What is tested: real `gatewayd` processes in front of the real scripted upstream, on addresses of this run alone.
+
+mod config;
+mod home;
+mod node;
+mod process;
+mod upstream;
+
+pub(crate) use config::{ADMIN_KEY, Binaries, Setup};
+pub(crate) use home::Home;
+pub(crate) use node::Node;
+pub(crate) use upstream::{OP_HEADER, PROMPT_TOKENS, Upstream};
+
+use crate::client::Admin;
+use crate::history::Pool;
+use anyhow::Context;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How long a node may take until it serves; a debug build on a busy machine is slow.
+pub(crate) const READY_WITHIN: Duration = Duration::from_secs(60);
+
+/// The processes of a run.
+#[derive(Debug)]
+pub(crate) struct Db {
+    /// The gateways; number 1 is the first.
+    pub(crate) nodes: Vec<Arc<Node>>,
+    /// What they call.
+    pub(crate) upstream: Upstream,
+    /// The run's own corner of loopback.
+    home: Home,
+}
+
+impl Db {
+    /// Starts the upstream, then every node, and waits until all serve.
+    ///
+    /// # Errors
+    /// When one of them does not come up: a fault of the harness or the machine, no verdict.
+    pub(crate) async fn start(setup: &Setup, dir: &Path, pools: &[Pool]) -> anyhow::Result<Self> {
+        let home = Home::claim().await?;
+        let upstream = Upstream::start(&setup.binaries, dir, &home, pools).await?;
+        let mut nodes = Vec::new();
+        for id in 1..=setup.nodes {
+            nodes.push(Arc::new(Node::new(setup, dir, id, &home, &upstream, pools)?));
+        }
+        let db = Self { nodes, upstream, home };
+        // All at once: the first of a group of three serves only with a second one.
+        let starts: Vec<_> =
+            db.nodes.iter().cloned().map(|node| tokio::spawn(async move { node.start().await })).collect();
+        for start in starts {
+            start.await.context("a start of a node broke off")??;
+        }
+        Ok(db)
+    }
+
+    /// A node by its number.
+    pub(crate) fn node(&self, id: u64) -> anyhow::Result<&Arc<Node>> {
+        self.nodes.iter().find(|node| node.id == id).with_context(|| format!("there is no node {id}"))
+    }
+
+    /// The admin routes of the first node that answers.
+    pub(crate) fn admin(&self) -> Admin {
+        Admin::new(self.nodes.clone())
+    }
+
+    /// Brings every node back to work: resumes what is stopped, starts what is gone.
+    ///
+    /// # Errors
+    /// When a node does not come back, which is a finding of the run.
+    pub(crate) async fn mend(&self) -> anyhow::Result<()> {
+        for node in &self.nodes {
+            node.resume().await;
+        }
+        for node in &self.nodes {
+            node.ensure_running().await?;
+        }
+        Ok(())
+    }
+
+    /// Ends every process and waits until they are gone.
+    pub(crate) async fn stop(&self) {
+        for node in &self.nodes {
+            node.end().await;
+        }
+        self.upstream.end().await;
+        self.home.leave();
+    }
+}
