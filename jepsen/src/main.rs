@@ -7,6 +7,7 @@ mod checker;
 mod client;
 mod clock;
 mod db;
+mod fabric;
 mod generator;
 mod history;
 mod nemesis;

@@ -75,7 +75,7 @@ async fn work(plan: &Plan, dir: &Path, recorder: &Arc<Recorder>, bar: &ProgressB
         workloads: plan.workloads.iter().map(|workload| workload.name.to_owned()).collect(),
         nemesis: plan.nemesis.clone(),
         asked,
-        fabric: "loopback".to_owned(),
+        fabric: if plan.nodes == 1 { "none" } else { "a TCP proxy per directed link" }.to_owned(),
         pools: pools.clone(),
         worker_threads: std::thread::available_parallelism().map_or(2, |count| count.get() as u64),
         skipped,

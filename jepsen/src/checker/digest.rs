@@ -12,14 +12,14 @@ fn check(history: &Folded) -> Vec<Finding> {
     let (mut compared, mut problems) = (0_u64, Vec::new());
     for (_, state) in &history.states {
         let Some(digest) = &state.digest else { continue };
-        match seen.get(&state.applied_index) {
+        match seen.get(&state.digest_index) {
             None => {
-                seen.insert(state.applied_index, (state.node, digest));
+                seen.insert(state.digest_index, (state.node, digest));
             }
             Some((node, other)) => {
                 compared += u64::from(*node != state.node);
                 if other != digest {
-                    let index = state.applied_index;
+                    let index = state.digest_index;
                     problems.push(format!("nodes {node} and {} differ at index {index}", state.node));
                 }
             }
@@ -39,7 +39,7 @@ mod tests {
     #[test]
     fn one_index_with_two_digests_is_invalid() {
         let state = |node, index, digest: &str| {
-            (0, NodeState { node, applied_index: index, digest: Some(digest.into()), ..NodeState::default() })
+            (0, NodeState { node, digest_index: index, digest: Some(digest.into()), ..NodeState::default() })
         };
         let verdict = |states| check(&Folded { states, ..Folded::default() })[0].verdict;
         assert_eq!(verdict(vec![state(1, 7, "a"), state(2, 7, "a"), state(2, 8, "b")]), Verdict::Valid);

@@ -95,6 +95,7 @@ impl Admin {
             leader: number("leader_id"),
             term: number("term").unwrap_or(0),
             applied_index: number("applied_index").unwrap_or(0),
+            digest_index: number("digest_index").unwrap_or(0),
             digest: reply["digest"].as_str().map(str::to_owned),
             ..NodeState::default()
         })

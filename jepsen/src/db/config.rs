@@ -1,6 +1,7 @@
 //! The configuration of a run's nodes, with the keys that users write.
 
 use super::Home;
+use crate::fabric::Fabric;
 use crate::history::Pool;
 use anyhow::Context;
 use std::fmt::Write;
@@ -53,7 +54,7 @@ pub(super) fn node_file(
     setup: &Setup,
     dir: &Path,
     id: u64,
-    home: &Home,
+    (home, fabric): (&Home, &Fabric),
     upstream: SocketAddr,
     pools: &[Pool],
 ) -> String {
@@ -61,11 +62,14 @@ pub(super) fn node_file(
     let data = dir.join(format!("n{id}"));
     let members: Vec<String> = (1..=setup.nodes).map(|id| format!("\"{id}={}\"", home.peer(id))).collect();
     let members = if setup.nodes == 1 { String::new() } else { members.join(", ") };
+    let ways = (1..=setup.nodes).filter_map(|peer| Some(format!("\"{peer}={}\"", fabric.way(id, peer)?)));
+    let ways: Vec<String> = ways.collect();
+    let via = if ways.is_empty() { String::new() } else { format!("via = [{}]\n", ways.join(", ")) };
     // Writing to a string cannot fail.
     let _ = write!(
         text,
         "[node]\nid = {id}\ndata_dir = {data:?}\n\n[http]\nlisten = \"{http}\"\ndrain_timeout_ms = 3000\n\n\
-         [peer]\nlisten = \"{peer}\"\ntls = \"off\"\n\n\
+         [peer]\nlisten = \"{peer}\"\ntls = \"off\"\n{via}\n\
          [cluster]\ninitial_members = [{members}]\nsnapshot_entries = {snapshots}\n\n\
          [identity]\ndatabase_url = \"sqlite:{database}\"\nadmin_key = \"{ADMIN_KEY}\"\n\n\
          [scheduling]\nqueue_timeout_ms = {QUEUE_TIMEOUT_MS}\n\n[provider.local]\nenabled = true\n",

@@ -50,6 +50,11 @@ impl Home {
         self.at(node, PEER_PORT)
     }
 
+    /// Where one node dials another: the proxy of that link.
+    pub(crate) fn link(&self, from: u64, to: u64) -> SocketAddr {
+        self.at(100 + 10 * from + to, PEER_PORT)
+    }
+
     /// Where the upstream listens.
     pub(crate) fn upstream(&self) -> SocketAddr {
         self.at(200, UPSTREAM_PORT)

@@ -4,6 +4,7 @@ use super::config::node_file;
 use super::process::{Launch, signal};
 use super::{Home, READY_WITHIN, Setup, Upstream};
 use crate::clock;
+use crate::fabric::Fabric;
 use crate::history::Pool;
 use anyhow::{Context, bail};
 use rustix::process::Signal;
@@ -39,12 +40,12 @@ impl Node {
         setup: &Setup,
         dir: &Path,
         id: u64,
-        home: &Home,
+        (home, fabric): (&Home, &Fabric),
         upstream: &Upstream,
         pools: &[Pool],
     ) -> anyhow::Result<Self> {
         let file = dir.join(format!("n{id}.toml"));
-        let text = node_file(setup, dir, id, home, upstream.address, pools);
+        let text = node_file(setup, dir, id, (home, fabric), upstream.address, pools);
         std::fs::write(&file, text).with_context(|| format!("cannot write {}", file.display()))?;
         let launch = Launch {
             program: setup.binaries.gatewayd.clone(),

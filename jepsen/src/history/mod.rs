@@ -256,7 +256,10 @@ pub(crate) struct NodeState {
     pub(crate) term: u64,
     /// How far its ledger is.
     pub(crate) applied_index: u64,
-    /// Its ledger's digest at `applied_index`.
+    /// Where in the log the digest was taken.
+    #[serde(default)]
+    pub(crate) digest_index: u64,
+    /// Its ledger's digest at `digest_index`.
     pub(crate) digest: Option<String>,
     /// What is still taken or waiting, by metric; empty: nothing.
     pub(crate) outstanding: Vec<String>,

@@ -1,6 +1,7 @@
 //! Nemeses: what breaks nodes, disks, clocks and links, how it is known to have struck, and how it is mended.
 
 mod kill;
+mod partition;
 mod pause;
 mod schedule;
 mod stop;
@@ -39,7 +40,18 @@ pub(crate) struct Nemesis {
 }
 
 /// Every nemesis. A new one is a file here and a row in this table.
-pub(crate) const NEMESES: [Nemesis; 5] = [kill::KILL, kill::KILL_OPENING, stop::TERM, pause::SHORT, pause::LONG];
+pub(crate) const NEMESES: [Nemesis; 10] = [
+    kill::KILL,
+    kill::KILL_OPENING,
+    stop::TERM,
+    pause::SHORT,
+    pause::LONG,
+    partition::ISOLATE,
+    partition::ISOLATE_LEADER,
+    partition::HALVES,
+    partition::ONE_WAY,
+    partition::RING,
+];
 
 /// One strike: what it works on, and its number in the history.
 pub(crate) struct Case<'a> {
