@@ -8,13 +8,16 @@ WORKLOAD ?= all
 NEMESIS ?= all
 
 .DEFAULT_GOAL := help
-.PHONY: help dev build test jepsen jepsen-short sdk services fmt fmt-check clippy deny sim bench ci clean
+.PHONY: help dev cluster build test jepsen jepsen-short sdk services fmt fmt-check clippy deny sim bench ci clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 dev: ## run one node on loopback that needs nothing else
 	$(CARGO) run --release -- dev
+
+cluster: build ## run three nodes of one cluster on loopback; says how to talk to them
+	@sh config/cluster/up.sh
 
 build: ## build every binary, optimised
 	$(CARGO) build --workspace --release

@@ -112,6 +112,101 @@ async fn a_node_that_is_cut_off_stops_admitting_when_its_lease_ends() {
     assert!(cluster.upstream.stats().requests <= most(began));
 }
 
+/// Sends, lets `harm` strike, sends on, heals, and sends again; at no time more than the limit passes, and each of the nodes that
+/// are in order serves.
+async fn holds_through(
+    harm: impl AsyncFnOnce(&mut Cluster, usize),
+    heal: impl AsyncFnOnce(&mut Cluster, usize),
+    on_leader: bool,
+) {
+    let mut cluster = three().start().await.unwrap();
+    let leader = cluster.leader().await.unwrap();
+    let struck = if on_leader { leader } else { leader % 3 + 1 };
+    let began = clock::boot_us();
+    send(&cluster, 30).await;
+    harm(&mut cluster, struck).await;
+    let others =
+        cluster.clients.iter().enumerate().filter(|(at, _)| at + 1 != struck).map(|(_, client)| client.clone());
+    let others: Vec<_> = others.collect();
+    let struck_at = clock::boot_us();
+    let (mut served, mut longest_us, mut last_us) = (0, 0, struck_at);
+    while clock::since(struck_at) < Duration::from_secs(6) {
+        for client in &others {
+            let headers = [("x-tokligence-timeout-ms", "1500")];
+            let reply = client.chat_with(&sized("m", "on", 50), &headers).await.unwrap();
+            if reply.status == 200 {
+                served += 1;
+                longest_us = longest_us.max(clock::boot_us() - last_us);
+                last_us = clock::boot_us();
+            }
+        }
+        let passed = cluster.upstream.stats().requests;
+        assert!(passed <= most(began), "{passed} after {:?}", clock::since(began));
+    }
+    report(&format!("{served} served in 6 s after the fault, longest gap {} ms", longest_us / 1_000));
+    assert!(served > 0);
+    heal(&mut cluster, struck).await;
+    cluster.leader().await.unwrap();
+    send(&cluster, 30).await;
+    let passed = cluster.upstream.stats().requests;
+    assert!(passed <= most(began), "{passed} after {:?}", clock::since(began));
+    // What was lost with the node is burned once; from then on all of the rate is admitted.
+    assert!(passed + BURST / 2 >= most(began), "{passed} after {:?}", clock::since(began));
+}
+
+#[tokio::test]
+async fn the_limit_holds_when_a_follower_is_killed() {
+    let kill = async |cluster: &mut Cluster, node: usize| cluster.nodes[node - 1].kill9().await.unwrap();
+    holds_through(kill, async |cluster, node| cluster.restart(node).await.unwrap(), false).await;
+}
+
+#[tokio::test]
+async fn the_limit_holds_when_a_node_is_stopped_past_its_lease_and_goes_on() {
+    let pause = async |cluster: &mut Cluster, node: usize| cluster.nodes[node - 1].pause().unwrap();
+    holds_through(pause, async |cluster, node| cluster.nodes[node - 1].resume().unwrap(), false).await;
+}
+
+#[tokio::test]
+async fn the_limit_holds_when_the_leader_is_stopped_past_its_lease_and_goes_on() {
+    let pause = async |cluster: &mut Cluster, node: usize| cluster.nodes[node - 1].pause().unwrap();
+    holds_through(pause, async |cluster, node| cluster.nodes[node - 1].resume().unwrap(), true).await;
+}
+
+#[tokio::test]
+async fn the_limit_holds_when_the_leader_is_cut_off() {
+    let cut = async |cluster: &mut Cluster, node: usize| cluster.isolate(node, true);
+    holds_through(cut, async |cluster, node| cluster.isolate(node, false), true).await;
+}
+
+#[tokio::test]
+async fn the_limit_holds_when_the_leader_hears_and_is_not_heard() {
+    let mute = async |cluster: &mut Cluster, node: usize| cluster.mute(node, true);
+    holds_through(mute, async |cluster, node| cluster.mute(node, false), true).await;
+}
+
+#[tokio::test]
+async fn the_limit_holds_when_all_nodes_are_killed_and_start_again() {
+    let mut cluster = three().start().await.unwrap();
+    let began = clock::boot_us();
+    send(&cluster, 30).await;
+    for node in &mut cluster.nodes {
+        node.kill9().await.unwrap();
+    }
+    // None of them is up before a majority is.
+    let starts = cluster.nodes.iter_mut().map(support::GatewayProcess::restart);
+    futures_util::future::try_join_all(starts).await.unwrap();
+    cluster.point_clients();
+    cluster.leader().await.unwrap();
+    let served = send(&cluster, 150).await;
+    let passed = cluster.upstream.stats().requests;
+    assert!(
+        passed <= most(began) && served > 0,
+        "{passed} after {:?}, {served} since the restart",
+        clock::since(began)
+    );
+    nothing_is_out(&cluster).await;
+}
+
 #[tokio::test]
 async fn ten_permits_over_three_nodes_are_never_eleven() {
     let cluster = ClusterBuilder::new(GATEWAYD, 3).pool("m", |pool| pool.concurrent(10));

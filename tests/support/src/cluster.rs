@@ -186,9 +186,15 @@ impl Cluster {
     /// As [`GatewayProcess::restart`].
     pub async fn restart(&mut self, node: usize) -> anyhow::Result<()> {
         self.nodes[node - 1].restart().await?;
-        let key = self.clients[node - 1].key().to_owned();
-        self.clients[node - 1] = GatewayClient::new(&self.nodes[node - 1].base_url(), &key, ADMIN_KEY);
+        self.point_clients();
         Ok(())
+    }
+
+    /// Points every client to the present port of its node.
+    pub fn point_clients(&mut self) {
+        for (node, client) in self.nodes.iter().zip(&mut self.clients) {
+            *client = GatewayClient::new(&node.base_url(), client.key(), ADMIN_KEY);
+        }
     }
 }
 
