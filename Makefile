@@ -36,7 +36,7 @@ jepsen-short:
 	$(CARGO) build -p tokligence-node -p tokligence-test-support -p tokligence-jepsen
 	target/debug/tokligence-jepsen run --time 90
 
-sdk: ## the official OpenAI Python SDK against the gateway (skipped when pip cannot reach its registry)
+sdk: ## the official OpenAI, Anthropic and Google Python SDKs against the gateway (skipped when pip cannot reach its registry)
 	@CARGO="$(CARGO)" sh tests/sdk/run.sh
 
 services: ## see to the servers that tests run against (apt when root, else it says what to install)

@@ -6,6 +6,7 @@ mod capacity;
 mod cluster;
 mod crash;
 mod dialects;
+mod fields;
 mod green;
 mod input;
 mod names;
