@@ -2,7 +2,7 @@
 
 use crate::chance::Chance;
 use crate::checker::{self, Verdict};
-use crate::client::ChatClient;
+use crate::client::{Admin, ChatClient};
 use crate::clock;
 use crate::db::{Binaries, Db, Setup};
 use crate::generator::Generator;
@@ -155,6 +155,7 @@ fn start_clients(
             recorder: recorder.clone(),
             keys: keys.clone(),
             http: ChatClient::new()?,
+            admin: db.admin(),
         };
         clients.spawn(client.run(generator, until));
     }
@@ -169,6 +170,7 @@ struct Client {
     recorder: Arc<Recorder>,
     keys: Arc<HashMap<String, String>>,
     http: ChatClient,
+    admin: Admin,
 }
 
 impl Client {
@@ -180,10 +182,15 @@ impl Client {
                 return;
             }
             let Some(node) = self.chance.pick(&self.db.nodes).cloned() else { return };
-            let Call::Chat(chat) = &step.call;
-            let key = self.keys.get(&chat.key).map(String::as_str).unwrap_or_default();
             let op = self.recorder.begin(self.process, node.id, |_| step.call.clone());
-            let outcome = self.http.call(&node, op, chat, key).await;
+            let outcome = match &step.call {
+                Call::Chat(chat) => {
+                    let key = self.keys.get(&chat.key).map(String::as_str).unwrap_or_default();
+                    self.http.call(&node, op, chat, key).await
+                }
+                Call::SetLimit { register, value } => self.admin.set_limit(&node, register, *value).await,
+                Call::GetLimit { register } => self.admin.limit(&node, register).await,
+            };
             let was_refused = outcome == crate::history::Outcome::Fail("not connected".to_owned());
             self.recorder.end(op, outcome);
             if was_refused {
@@ -285,7 +292,7 @@ async fn collect(
 }
 
 /// Every usage row, once there is one for each arrival, or patience ends.
-async fn settled_rows(admin: &crate::client::Admin, recorder: &Recorder) -> anyhow::Result<Vec<crate::history::Row>> {
+async fn settled_rows(admin: &Admin, recorder: &Recorder) -> anyhow::Result<Vec<crate::history::Row>> {
     let arrivals = recorder.finish()?.arrivals.len();
     let until = Instant::now() + Duration::from_secs(10);
     loop {
@@ -298,7 +305,7 @@ async fn settled_rows(admin: &crate::client::Admin, recorder: &Recorder) -> anyh
 }
 
 /// Key ids to names, as the admin route tells them.
-async fn key_names(admin: &crate::client::Admin, db: &Db) -> anyhow::Result<BTreeMap<String, String>> {
+async fn key_names(admin: &Admin, db: &Db) -> anyhow::Result<BTreeMap<String, String>> {
     let (_, reply) = admin.ask(db.node(1)?.as_ref(), reqwest::Method::GET, "/keys", None).await?;
     let keys = reply["keys"].as_array().cloned().unwrap_or_default();
     let text = |key: &Value, field: &str| key[field].as_str().map(str::to_owned);

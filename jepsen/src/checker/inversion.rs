@@ -67,7 +67,7 @@ fn of_pool(pool: &str, served: &[Served], history: &Folded) -> Finding {
 
 fn served(history: &Folded, pool: &str) -> Vec<Served> {
     let one = |op: &crate::history::Op| {
-        let Call::Chat(chat) = &op.call;
+        let Call::Chat(chat) = &op.call else { return None };
         let answer = op.answer().filter(|answer| answer.admitted_us > 0 && chat.model == pool)?;
         let came_us = answer.admitted_us.saturating_sub(answer.wait_ms * 1_000);
         Some(Served { priority: chat.priority, came_us, admitted_us: answer.admitted_us })

@@ -8,6 +8,7 @@ mod inversion;
 mod permits;
 mod quiet;
 mod quota;
+mod register;
 mod usage;
 
 use crate::history::Folded;
@@ -66,12 +67,13 @@ pub(crate) struct Checker {
 }
 
 /// Every checker. A new one is a file here and a row in this table.
-pub(crate) const CHECKERS: [Checker; 9] = [
+pub(crate) const CHECKERS: [Checker; 10] = [
     curve::CHECKER,
     permits::CHECKER,
     usage::CHECKER,
     quota::CHECKER,
     inversion::CHECKER,
+    register::CHECKER,
     digest::CHECKER,
     quiet::CHECKER,
     availability::CHECKER,

@@ -1,7 +1,7 @@
 //! The admin routes and the metrics: keys, limits, usage rows, the group's state.
 
 use crate::db::{ADMIN_KEY, Node};
-use crate::history::{NodeState, Row};
+use crate::history::{NodeState, Outcome, Row, Value as Register};
 use anyhow::Context;
 use serde_json::Value;
 use std::sync::Arc;
@@ -60,6 +60,32 @@ impl Admin {
         find_key(&reply).with_context(|| format!("no key in {reply}"))
     }
 
+    /// Sets the limit of concurrent requests of a pool.
+    pub(crate) async fn set_limit(&self, node: &Node, pool: &str, value: u64) -> Outcome {
+        let body = serde_json::json!({"concurrent": value});
+        match self.ask(node, reqwest::Method::PUT, &format!("/pools/{pool}"), Some(&body)).await {
+            Ok((200, _)) => Outcome::Ok(Register::Set),
+            // Refused for what it says, before anything was decided.
+            Ok((status @ 400..=499, _)) => Outcome::Fail(status.to_string()),
+            Ok((status, _)) => Outcome::Unknown(status.to_string()),
+            Err(error) if error.is_connect() => Outcome::Fail("not connected".to_owned()),
+            Err(_) => Outcome::Unknown("broken off".to_owned()),
+        }
+    }
+
+    /// Reads the limit of concurrent requests of a pool; a read that failed changed nothing.
+    pub(crate) async fn limit(&self, node: &Node, pool: &str) -> Outcome {
+        match self.ask(node, reqwest::Method::GET, &format!("/pools/{pool}"), None).await {
+            Ok((200, reply)) => match reply["limits"]["concurrent"].as_u64() {
+                Some(value) => Outcome::Ok(Register::Limit { value }),
+                None => Outcome::Fail("no limit in the reply".to_owned()),
+            },
+            Ok((status, _)) => Outcome::Fail(status.to_string()),
+            Err(error) if error.is_connect() => Outcome::Fail("not connected".to_owned()),
+            Err(_) => Outcome::Fail("broken off".to_owned()),
+        }
+    }
+
     /// Every usage row.
     ///
     /// # Errors
@@ -90,13 +116,14 @@ impl Admin {
         let (status, reply) = self.ask(node, reqwest::Method::GET, "/cluster", None).await?;
         anyhow::ensure!(status == 200, "no state of the group: {status} {reply}");
         let number = |field: &str| reply[field].as_u64();
+        let own = reply["nodes"].as_array().and_then(|nodes| nodes.iter().find(|own| own["id"] == node.id));
         Ok(NodeState {
             node: node.id,
             leader: number("leader_id"),
             term: number("term").unwrap_or(0),
             applied_index: number("applied_index").unwrap_or(0),
-            digest_index: number("digest_index").unwrap_or(0),
-            digest: reply["digest"].as_str().map(str::to_owned),
+            digest_index: own.and_then(|own| own["digest_index"].as_u64()).unwrap_or(0),
+            digest: own.and_then(|own| own["digest"].as_str()).map(str::to_owned),
             ..NodeState::default()
         })
     }

@@ -1,8 +1,10 @@
 //! Generators: what a client does next, decided by the seed alone and never by what happened before.
 
 mod mix;
+mod registers;
 
 pub(crate) use mix::Mix;
+pub(crate) use registers::Registers;
 
 use crate::chance::Chance;
 use crate::history::Call;

@@ -163,6 +163,18 @@ pub(crate) struct Pool {
 pub(crate) enum Call {
     /// A chat completion.
     Chat(Chat),
+    /// Sets the limit of concurrent requests of a pool that nobody uses: an admin register.
+    SetLimit {
+        /// The pool.
+        register: String,
+        /// The new limit.
+        value: u64,
+    },
+    /// Reads it.
+    GetLimit {
+        /// The pool.
+        register: String,
+    },
 }
 
 /// A chat completion.
@@ -188,6 +200,13 @@ pub(crate) struct Chat {
 pub(crate) enum Value {
     /// The whole reply of a chat completion.
     Chat(Answer),
+    /// A register was set.
+    Set,
+    /// What a register held.
+    Limit {
+        /// The limit.
+        value: u64,
+    },
 }
 
 /// What the reply of a chat completion tells.

@@ -2,6 +2,7 @@
 
 mod capacity;
 mod quota;
+mod register;
 
 use crate::generator::Generator;
 use crate::history::Pool;
@@ -35,7 +36,7 @@ pub(crate) struct Workload {
 }
 
 /// Every workload. A new one is a file here and a row in this table.
-pub(crate) const WORKLOADS: [Workload; 2] = [capacity::WORKLOAD, quota::WORKLOAD];
+pub(crate) const WORKLOADS: [Workload; 3] = [capacity::WORKLOAD, quota::WORKLOAD, register::WORKLOAD];
 
 /// The workloads of a comma-separated list; `all` is every one.
 ///
