@@ -3,7 +3,6 @@
 use crate::clock;
 use crate::db::{Node, OP_HEADER, PROMPT_TOKENS};
 use crate::history::{Answer, Chat, Outcome, Value};
-use anyhow::Context;
 use serde_json::json;
 use std::time::Duration;
 
@@ -12,6 +11,9 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Tokens that the gateway counts for a message beside its text.
 const FRAME_TOKENS: u64 = 12;
+
+/// Tokens of the request that asks for a quota's rest: a prompt and one token.
+pub(crate) const ONE_REQUEST: u64 = PROMPT_TOKENS + 1;
 
 /// One client of the inference routes.
 #[derive(Clone, Debug)]
@@ -28,11 +30,12 @@ impl ChatClient {
         Ok(Self { http: super::http()? })
     }
 
-    /// What a key's quota has left, by the headers of one more small request.
+    /// What a key's quota has left, by the headers of one more small request of [`ONE_REQUEST`]; `None` when it was
+    /// refused since less than that is left.
     ///
     /// # Errors
     /// When the reply does not say.
-    pub(crate) async fn quota_left(&self, node: &Node, model: &str, key: &str) -> anyhow::Result<u64> {
+    pub(crate) async fn quota_left(&self, node: &Node, model: &str, key: &str) -> anyhow::Result<Option<u64>> {
         let messages = json!([{"role": "user", "content": text(0)}]);
         let body = json!({"model": model, "max_tokens": 1, "messages": messages});
         let request = self
@@ -43,8 +46,12 @@ impl ChatClient {
             .json(&body);
         let reply = tokio::time::timeout(PATIENCE, request.send()).await??;
         let left = reply.headers().get("x-tokligence-quota-remaining").and_then(|value| value.to_str().ok());
-        let left = left.and_then(|left| left.parse().ok());
-        left.with_context(|| format!("a reply of status {} says nothing of the quota", reply.status()))
+        if let Some(left) = left.and_then(|left| left.parse().ok()) {
+            return Ok(Some(left));
+        }
+        let said = refusal(reply.status().as_u16(), &reply.bytes().await?);
+        anyhow::ensure!(said == "429 insufficient_quota", "a reply of {said} says nothing of the quota");
+        Ok(None)
     }
 
     /// Asks a node, and says how it ended.

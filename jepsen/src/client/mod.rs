@@ -4,7 +4,7 @@ mod admin;
 mod chat;
 
 pub(crate) use admin::Admin;
-pub(crate) use chat::ChatClient;
+pub(crate) use chat::{ChatClient, ONE_REQUEST};
 
 /// A client of plain settings that never goes through a proxy of the environment.
 ///

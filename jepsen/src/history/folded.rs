@@ -65,8 +65,8 @@ pub(crate) struct Folded {
     pub(crate) faults: Vec<Fault>,
     /// What nodes said of themselves, with the time.
     pub(crate) states: Vec<(u64, NodeState)>,
-    /// Quotas after the run: key, limit, left.
-    pub(crate) quotas: Vec<(String, u64, u64)>,
+    /// Quotas after the run: key, limit, left (`None`: less than one request).
+    pub(crate) quotas: Vec<(String, u64, Option<u64>)>,
     /// The largest stall of the machine.
     pub(crate) stall_us: u64,
     /// Stages with the time at which they began.

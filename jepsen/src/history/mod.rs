@@ -89,8 +89,8 @@ pub(crate) enum What {
         key: String,
         /// What it allows in the window.
         limit: u64,
-        /// What is left.
-        left: u64,
+        /// What is left; `None`: not even one more request's tokens.
+        left: Option<u64>,
     },
     /// The run reached a new stage.
     Stage {
