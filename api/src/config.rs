@@ -223,11 +223,13 @@ impl Default for Upstream {
 pub struct Usage {
     /// The longest time between writing a record and syncing it to disk.
     pub sync_interval_ms: u64,
+    /// How many days usage rows are kept in the database; 0: for ever.
+    pub retention_days: u64,
 }
 
 impl Default for Usage {
     fn default() -> Self {
-        Self { sync_interval_ms: 25 }
+        Self { sync_interval_ms: 25, retention_days: 0 }
     }
 }
 

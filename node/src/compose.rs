@@ -11,7 +11,7 @@ use api::admission::{Admission, Capacity, Options};
 use api::config::{Http, NodeId, Secret};
 use api::identity::{self, Identity};
 use api::metrics::Metrics;
-use api::usage::{Journal, JournalOptions, Shipper};
+use api::usage::{Journal, JournalOptions, Shipper, keep_for};
 use api::{App, Drained, Parts};
 use raft::group::Settings;
 use raft::{Group, Replica};
@@ -31,6 +31,7 @@ pub(crate) struct Node {
     journal: Journal,
     listener: TcpListener,
     http: Http,
+    retention_days: u64,
     data: DataDir,
 }
 
@@ -88,7 +89,17 @@ impl Node {
         };
         let app = App::new(&api, parts)?;
         let admin = admin(&api, identity.clone(), capacity)?;
-        Ok(Self { app, admin, group, identity, journal, listener, http: api.http, data })
+        Ok(Self {
+            app,
+            admin,
+            group,
+            identity,
+            journal,
+            listener,
+            http: api.http,
+            retention_days: api.usage.retention_days,
+            data,
+        })
     }
 
     /// The key store.
@@ -101,11 +112,12 @@ impl Node {
     /// # Errors
     /// When the node cannot serve.
     pub(crate) fn serve(self) -> anyhow::Result<Serving> {
-        let Self { app, admin, group, identity, journal, listener, http, data } = self;
+        let Self { app, admin, group, identity, journal, listener, http, retention_days, data } = self;
         let address = listener.local_addr().context("the listener has no address")?;
         let (stop_accepting, stop_shipping) = (CancellationToken::new(), CancellationToken::new());
         let shipper = Shipper::new(journal, identity.database().clone()).run(stop_shipping.clone());
         let stopped = stop_accepting.clone().cancelled_owned();
+        tokio::spawn(keep_for(identity.database().clone(), retention_days, stop_shipping.clone()));
         let server = async move {
             let router = api::router(app.clone(), Some(admin));
             api::serve(app, router, &http, listener, stopped).await

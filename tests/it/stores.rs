@@ -1,14 +1,16 @@
 //! Scenarios of the key stores: a real PostgreSQL and a real Redis that die, hang, come back empty or older.
 
-use crate::rig::{PATIENCE, app, prompt_tokens, report, sized};
+use crate::rig::{GATEWAYD, PATIENCE, app, prompt_tokens, report, sized};
 use reqwest::Method;
 use serde_json::json;
 use std::time::Duration;
-use support::{ChatReply, GatewayClient, PostgresServer, RedisServer, Reply, TestApp, TestAppBuilder, clock};
+use support::{ChatReply, Cluster, GatewayClient, PostgresServer, RedisServer, Reply, TestApp, TestAppBuilder, clock};
 
 /// Nothing waits longer for a store; the rest is for the machine, which other tests share.
 const STORE_WAIT_MAX: Duration = Duration::from_millis(250);
 const SLACK: Duration = Duration::from_millis(400);
+/// 100 ms, and the time of the requests that find out.
+const REVOKED_MAX: Duration = Duration::from_millis(500);
 const HEALED_MAX: Duration = Duration::from_secs(5);
 
 struct Stores {
@@ -374,5 +376,34 @@ async fn wait(is_so: impl AsyncFn() -> bool) {
     while !is_so().await {
         assert!(clock::since(began_us) < PATIENCE, "it never came to be so");
         tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_key_revoked_on_one_node_is_refused_on_all_with_every_store_down() {
+    let mut stores = Stores::start();
+    let cluster = Cluster::builder(GATEWAYD, 3).pool("m", |pool| pool);
+    let cluster = cluster.set("identity.database_url", stores.postgres.url("gateway"));
+    let cluster = cluster.set("identity.redis_url", stores.redis.url()).start().await.unwrap();
+    let key = cluster.clients[0].create_key(&json!({ "name": "gone" })).await.unwrap();
+    let clients: Vec<_> = cluster.clients.iter().map(|client| client.with_key(&key)).collect();
+    for client in &clients {
+        assert_eq!(ask(client).await.status, 200);
+    }
+    stores.kill();
+    mode_is(&cluster.clients[1], "identity_fail_closed", 1.0).await;
+    let (status, body) = clients[1].admin(Method::DELETE, "/keys/gone", None).await.unwrap();
+    assert_eq!(status, 200, "{body}");
+    let began_us = clock::boot_us();
+    for client in &clients {
+        while ask(client).await.status != 401 {
+            assert!(clock::since(began_us) < HEALED_MAX, "a revoked key is still served");
+        }
+    }
+    let took = clock::since(began_us);
+    report(&format!("a revoked key is refused on three nodes in {took:?}"));
+    assert!(took < REVOKED_MAX, "{took:?}");
+    for client in &cluster.clients {
+        assert_eq!(ask(client).await.status, 200, "the other key goes on");
     }
 }

@@ -13,6 +13,9 @@ pub enum AdminError {
     /// The admin key is missing or wrong.
     #[error("this needs the admin key: send it as `Authorization: Bearer KEY`")]
     Unauthorized,
+    /// The admin's role does not go so far.
+    #[error("{0}")]
+    Forbidden(String),
     /// A field does not hold what it must.
     #[error("{field}: {problem}")]
     Invalid {
@@ -61,6 +64,7 @@ impl AdminError {
     fn parts(&self) -> (StatusCode, &'static str, Option<&str>) {
         match self {
             Self::Unauthorized => (StatusCode::UNAUTHORIZED, "unauthorized", None),
+            Self::Forbidden(_) => (StatusCode::FORBIDDEN, "forbidden", None),
             Self::Invalid { field, .. } => (StatusCode::BAD_REQUEST, "invalid", Some(field)),
             Self::NotFound(_) => (StatusCode::NOT_FOUND, "not_found", None),
             Self::MethodNotAllowed => (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", None),

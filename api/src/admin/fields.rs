@@ -1,11 +1,13 @@
 //! Reads what an admin request says, field by field, so that every complaint names its field.
 
 use super::error::AdminError;
-use crate::identity::LIMIT_MAX;
+use crate::identity::{LIMIT_MAX, LimitsChange};
 use axum::body::Body;
 use axum::extract::{FromRequestParts, Path, Query};
-use http::Uri;
+use bytes::Bytes;
+use http::header::IF_MATCH;
 use http::request::Parts;
+use http::{HeaderMap, Uri};
 use serde_json::{Map, Value};
 
 const BODY_MAX: usize = 64 * 1024;
@@ -22,18 +24,35 @@ impl<S: Send + Sync> FromRequestParts<S> for Named {
     }
 }
 
+/// The version that a change is meant for: the field, or the header `If-Match`.
+pub(super) fn version(fields: &mut Fields, headers: &HeaderMap) -> Result<Option<u64>, AdminError> {
+    let given = fields.whole("version", LIMIT_MAX)?;
+    let Some(header) = headers.get(IF_MATCH) else { return Ok(given) };
+    let text = header.to_str().map(|text| text.trim().trim_matches('"')).unwrap_or_default();
+    text.parse().map(Some).map_err(|_| AdminError::invalid("If-Match", "must be the version, a whole number"))
+}
+
 /// The fields of a request that nobody has read yet.
 pub(super) struct Fields(Map<String, Value>);
 
 impl Fields {
     /// Reads a JSON object.
     pub(super) async fn of_body(body: Body) -> Result<Self, AdminError> {
-        let bytes = axum::body::to_bytes(body, BODY_MAX).await.map_err(|_| AdminError::TooLarge)?;
-        match serde_json::from_slice(&bytes) {
+        Self::with_bytes(body).await.map(|(fields, _)| fields)
+    }
+
+    fn read(bytes: &[u8]) -> Result<Self, AdminError> {
+        match serde_json::from_slice(bytes) {
             Ok(Value::Object(map)) => Ok(Self(map)),
             Ok(_) => Err(AdminError::invalid("body", "must be a JSON object")),
             Err(error) => Err(AdminError::invalid("body", format!("is not JSON: {error}"))),
         }
+    }
+
+    /// Reads a JSON object, and keeps its bytes.
+    pub(super) async fn with_bytes(body: Body) -> Result<(Self, Bytes), AdminError> {
+        let bytes = axum::body::to_bytes(body, BODY_MAX).await.map_err(|_| AdminError::TooLarge)?;
+        Ok((Self::read(&bytes)?, bytes))
     }
 
     /// Reads the parameters of an address.
@@ -56,6 +75,38 @@ impl Fields {
             Some(Value::String(text)) => Ok(Some(text)),
             Some(_) => Err(AdminError::invalid(field, "must be text")),
         }
+    }
+
+    /// Text, or `Some(None)` where it is to be none: null or empty.
+    #[expect(clippy::option_option, reason = "absent, none and some are three things")]
+    pub(super) fn nullable_text(&mut self, field: &str) -> Result<Option<Option<String>>, AdminError> {
+        match self.0.get(field) {
+            None => Ok(None),
+            Some(Value::Null) => {
+                self.0.remove(field);
+                Ok(Some(None))
+            }
+            Some(_) => Ok(self.text(field)?.map(|text| Some(text).filter(|text| !text.is_empty()))),
+        }
+    }
+
+    /// Whether a field is there, be it null.
+    pub(super) fn has(&self, field: &str) -> bool {
+        self.0.contains_key(field)
+    }
+
+    /// Limits, as far as they are given; 0 is none.
+    pub(super) fn limits(&mut self) -> Result<LimitsChange, AdminError> {
+        Ok(LimitsChange {
+            rps: self.limit("rps")?,
+            rpm: self.limit("rpm")?,
+            burst_requests: self.limit("burst_requests")?,
+            tpm: self.limit("tpm")?,
+            burst_tokens: self.limit("burst_tokens")?,
+            concurrency: self.limit("concurrency")?,
+            tokens_per_day: self.limit("tokens_per_day")?,
+            budget_nano_usd: self.limit("budget_nano_usd")?,
+        })
     }
 
     /// A whole number up to `most`, if it is given.

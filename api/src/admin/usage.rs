@@ -5,7 +5,7 @@ use super::error::{AdminError, json, unavailable};
 use super::fields::Fields;
 use super::keys::moment;
 use crate::identity::Database;
-use crate::usage::{PAGE_MAX, UsageQuery, UsageRow, usage_page, usage_row_exists};
+use crate::usage::{By, PAGE_MAX, UsageQuery, UsageRow, UsageSum, usage_page, usage_row_exists, usage_sums};
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
@@ -18,6 +18,7 @@ use time::macros::format_description;
 use time::{Date, OffsetDateTime};
 
 const PAGE_DEFAULT: u32 = 100;
+const CSV: &str = "text/csv; charset=utf-8";
 const HEAD: &str = "request_id,status,started_at,key_id,user_id,team_id,pool,model,provider,priority,reserved_tokens,\
                     prompt_tokens,completion_tokens,charged_tokens,cost_nano_usd,http_status,streamed,latency_us,\
                     queue_wait_us\n";
@@ -37,12 +38,7 @@ pub(super) async fn rows(State(admin): State<Admin>, request: Request) -> Result
         limit: PAGE_DEFAULT,
     };
     let limit = fields.whole("limit", PAGE_MAX.into())?;
-    let format = match fields.text("format")?.as_deref() {
-        None => None,
-        Some("csv") => Some(Format::Csv),
-        Some("json") => Some(Format::Json),
-        Some(_) => return Err(AdminError::invalid("format", "must be csv or json")),
-    };
+    let format = format(&mut fields)?;
     fields.done()?;
     let database = admin.identity.database().clone();
     if let Some(format) = format {
@@ -67,10 +63,61 @@ pub(super) async fn rows(State(admin): State<Admin>, request: Request) -> Result
     Ok(json(StatusCode::OK, &serde_json::json!({ "usage": rows, "next": next })))
 }
 
+/// `/api/v1/admin/usage/summary`: rows summed by key, user, team, model or day.
+pub(super) async fn summary(State(admin): State<Admin>, request: Request) -> Result<Response, AdminError> {
+    let mut fields = Fields::of_query(request.uri())?;
+    let from = time(&mut fields, "from")?.unwrap_or(0);
+    let to = time(&mut fields, "to")?.unwrap_or(u64::MAX);
+    let names = By::ALL.map(By::as_str).join(", ");
+    let by = fields.text("by")?.as_deref().and_then(By::parse);
+    let by = by.ok_or_else(|| AdminError::invalid("by", format!("must be one of {names}")))?;
+    let format = format(&mut fields)?;
+    fields.done()?;
+    let sums = usage_sums(admin.identity.database(), by, from, to).await.map_err(|cause| unavailable(&cause))?;
+    match format {
+        Some(Format::Csv) => Ok(([(CONTENT_TYPE, CSV)], csv_sums(by, &sums)).into_response()),
+        Some(Format::Json) | None => Ok(json(StatusCode::OK, &serde_json::json!({ "by": by.as_str(), "sums": sums }))),
+    }
+}
+
+fn csv_sums(by: By, sums: &[UsageSum]) -> String {
+    let mut text = format!(
+        "{},name,calls,ok,cut,lost,prompt_tokens,completion_tokens,charged_tokens,cost_nano_usd\n",
+        by.as_str()
+    );
+    for sum in sums {
+        // Writing to a string cannot fail.
+        let _ = writeln!(
+            text,
+            "{},{},{},{},{},{},{},{},{},{}",
+            quoted(&sum.of),
+            quoted(sum.name.as_deref().unwrap_or("")),
+            sum.calls,
+            sum.ok,
+            sum.cut,
+            sum.lost,
+            sum.prompt_tokens,
+            sum.completion_tokens,
+            sum.charged_tokens,
+            sum.cost_nano_usd,
+        );
+    }
+    text
+}
+
+fn format(fields: &mut Fields) -> Result<Option<Format>, AdminError> {
+    match fields.text("format")?.as_deref() {
+        None => Ok(None),
+        Some("csv") => Ok(Some(Format::Csv)),
+        Some("json") => Ok(Some(Format::Json)),
+        Some(_) => Err(AdminError::invalid("format", "must be csv or json")),
+    }
+}
+
 /// All rows. When the database breaks off in the middle, so does the answer: it never looks whole when it is not.
 fn export(database: Database, query: UsageQuery, format: Format) -> Response {
     let content_type = match format {
-        Format::Csv => "text/csv; charset=utf-8",
+        Format::Csv => CSV,
         Format::Json => "application/json",
     };
     ([(CONTENT_TYPE, content_type)], Body::from_stream(pages(database, query, format))).into_response()

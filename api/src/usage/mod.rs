@@ -12,6 +12,7 @@ mod rows;
 mod scan;
 mod segment;
 mod shipper;
+mod summary;
 mod writer;
 
 pub use journal::{Journal, JournalOptions, LastLife, Open, Recovered};
@@ -20,6 +21,7 @@ pub use rows::{PAGE_MAX, UsageQuery, UsageRow, usage_page};
 pub use scan::Left;
 pub use segment::JournalError;
 pub use shipper::{ShipError, Shipper};
+pub use summary::{By, UsageSum, keep_for, usage_sums};
 
 pub(crate) use rows::usage_row_exists;
 

@@ -18,6 +18,9 @@ pub(super) enum UsageCommand {
         /// The first moment that is left out.
         #[arg(long, value_name = "TIME")]
         to: Option<String>,
+        /// Sum the rows by this instead of writing each.
+        #[arg(long, value_enum)]
+        by: Option<By>,
         /// How rows are written.
         #[arg(long, value_enum, default_value_t = RowFormat::Csv)]
         format: RowFormat,
@@ -34,14 +37,41 @@ pub(super) enum RowFormat {
     Json,
 }
 
+/// What rows are summed by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum By {
+    Key,
+    User,
+    Team,
+    Model,
+    Day,
+}
+
+impl By {
+    fn as_str(self) -> &'static str {
+        match self {
+            By::Key => "key",
+            By::User => "user",
+            By::Team => "team",
+            By::Model => "model",
+            By::Day => "day",
+        }
+    }
+}
+
 impl UsageCommand {
     pub(super) async fn run(self, context: &Context) -> Result<(), Failure> {
-        let UsageCommand::Export { from, to, format, out } = self;
+        let UsageCommand::Export { from, to, by, format, out } = self;
         let format = match format {
             RowFormat::Csv => "csv",
             RowFormat::Json => "json",
         };
-        let call = Call::get(&["usage"]).query("from", from).query("to", to).query("format", Some(format));
+        let path: &[&str] = if by.is_some() { &["usage", "summary"] } else { &["usage"] };
+        let call = Call::get(path)
+            .query("by", by.map(By::as_str))
+            .query("from", from)
+            .query("to", to)
+            .query("format", Some(format));
         let mut answer = context.client.stream(call).await?;
         let mut rows: Box<dyn Write + Send> = match &out {
             None => Box::new(std::io::stdout()),

@@ -45,6 +45,37 @@ async fn a_call_becomes_one_row_with_all_that_is_known_of_it() {
 }
 
 #[tokio::test]
+async fn rows_are_shipped_summed_and_removed_alike_on_both_databases() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = support::PostgresServer::start().unwrap();
+    let postgres = Database::open(&server.create("usage").unwrap()).await.unwrap();
+    for (name, database) in [("sqlite", database(dir.path()).await), ("postgres", postgres)] {
+        let journal = open(&dir.path().join(name));
+        for number in 0..5 {
+            let mut of = intent(number);
+            of.user = (number > 0).then_some([number % 2; 16]);
+            of.model = if number == 4 { "gpt\0x".into() } else { "gpt".into() };
+            of.started_wall_us = 1_790_000_000_000_000 + u64::from(number) * 43_200_000_000;
+            let tokens = if number == 4 { u64::MAX } else { number.into() };
+            journal.intent(of).unwrap().settle(&settled(tokens)).unwrap();
+        }
+        Shipper::new(journal.clone(), database.clone()).ship().await.unwrap();
+        let sums = async |by| -> Vec<(String, u64, u64)> {
+            let sums = usage_sums(&database, by, 0, u64::MAX).await.unwrap();
+            sums.into_iter().map(|sum| (sum.of, sum.calls, sum.charged_tokens)).collect()
+        };
+        let much = 1_000_000_000_000;
+        assert_eq!(sums(By::Model).await, [("gpt\u{fffd}x".to_owned(), 1, much), ("gpt".to_owned(), 4, 6)], "{name}");
+        let [zero, one] = [0, 1].map(|byte: u8| hex::encode([byte; 16]));
+        assert_eq!(sums(By::User).await, [(zero, 2, much + 2), (one, 2, 4), (String::new(), 1, 0)], "{name}");
+        let days: Vec<_> = sums(By::Day).await.into_iter().map(|(day, calls, _)| (day, calls)).collect();
+        assert_eq!(days, [("2026-09-21".to_owned(), 1), ("2026-09-22".to_owned(), 2), ("2026-09-23".to_owned(), 2)]);
+        assert_eq!(summary::remove_before(&database, 1_790_000_000_000_000 + 86_400_000_000).await.unwrap(), 2);
+        assert_eq!(rows(&database).await.len(), 3);
+    }
+}
+
+#[tokio::test]
 async fn shipping_again_from_any_position_adds_no_row() {
     let dir = tempfile::tempdir().unwrap();
     let database = database(dir.path()).await;
