@@ -64,6 +64,7 @@ sim: ## simulate the cluster with SEEDS=n seeds (SEED=n: from that one on)
 
 bench: ## measure beside a plain nginx proxy to the same upstream
 	$(CARGO) bench -p tokligence-ledger --bench admission
+	$(CARGO) bench -p tokligence-api --bench keys
 	bash tests/bench/run.sh
 
 ci: ## what .ci/run runs

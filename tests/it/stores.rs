@@ -4,7 +4,9 @@ use crate::rig::{GATEWAYD, PATIENCE, app, prompt_tokens, report, sized};
 use reqwest::Method;
 use serde_json::json;
 use std::time::Duration;
-use support::{ChatReply, Cluster, GatewayClient, PostgresServer, RedisServer, Reply, TestApp, TestAppBuilder, clock};
+use support::{
+    ChatReply, ClusterBuilder, GatewayClient, PostgresServer, RedisServer, Reply, TestApp, TestAppBuilder, clock,
+};
 
 /// Nothing waits longer for a store; the rest is for the machine, which other tests share.
 const STORE_WAIT_MAX: Duration = Duration::from_millis(250);
@@ -382,12 +384,12 @@ async fn wait(is_so: impl AsyncFn() -> bool) {
 #[tokio::test]
 async fn a_key_revoked_on_one_node_is_refused_on_all_with_every_store_down() {
     let mut stores = Stores::start();
-    let cluster = Cluster::builder(GATEWAYD, 3).pool("m", |pool| pool);
+    let cluster = ClusterBuilder::new(GATEWAYD, 3).pool("m", |pool| pool);
     let cluster = cluster.set("identity.database_url", stores.postgres.url("gateway"));
     let cluster = cluster.set("identity.redis_url", stores.redis.url()).start().await.unwrap();
     let key = cluster.clients[0].create_key(&json!({ "name": "gone" })).await.unwrap();
     let clients: Vec<_> = cluster.clients.iter().map(|client| client.with_key(&key)).collect();
-    for client in &clients {
+    for client in clients.iter().chain(&cluster.clients) {
         assert_eq!(ask(client).await.status, 200);
     }
     stores.kill();
