@@ -1,10 +1,10 @@
 //! `/api/v1/admin/cluster`: who is in the group, where each member stands, and changes of that.
 
-use super::fields::Fields;
+use super::fields::{Fields, Named};
 use super::{Admin, AdminError, ClusterChange, ClusterStatus};
 use axum::Json;
 use axum::body::Body;
-use axum::extract::{Path, State};
+use axum::extract::State;
 
 type Changed = Result<Json<ClusterStatus>, AdminError>;
 
@@ -25,12 +25,12 @@ pub(super) async fn add(State(admin): State<Admin>, body: Body) -> Changed {
     admin.cluster.change(ClusterChange::Add { id, addr }).await.map(Json)
 }
 
-pub(super) async fn promote(State(admin): State<Admin>, Path(id): Path<u64>) -> Changed {
-    admin.cluster.change(ClusterChange::Promote(id)).await.map(Json)
+pub(super) async fn promote(State(admin): State<Admin>, Named(id): Named) -> Changed {
+    admin.cluster.change(ClusterChange::Promote(member(&id)?)).await.map(Json)
 }
 
-pub(super) async fn remove(State(admin): State<Admin>, Path(id): Path<u64>) -> Changed {
-    admin.cluster.change(ClusterChange::Remove(id)).await.map(Json)
+pub(super) async fn remove(State(admin): State<Admin>, Named(id): Named) -> Changed {
+    admin.cluster.change(ClusterChange::Remove(member(&id)?)).await.map(Json)
 }
 
 /// Any other voter, when none is named.
@@ -39,4 +39,9 @@ pub(super) async fn transfer(State(admin): State<Admin>, body: Body) -> Changed 
     let id = fields.limit("id")?;
     fields.done()?;
     admin.cluster.change(ClusterChange::Transfer(id)).await.map(Json)
+}
+
+/// The member that the address names.
+fn member(id: &str) -> Result<u64, AdminError> {
+    id.parse().map_err(|_| AdminError::invalid("id", "must be the id of a node, a whole number"))
 }
