@@ -4,7 +4,7 @@ use crate::chance::Chance;
 use crate::checker::{self, Verdict};
 use crate::client::{Admin, ChatClient};
 use crate::clock;
-use crate::db::{Binaries, Db, Setup};
+use crate::db::{Binaries, Db, Node, Setup};
 use crate::generator::Generator;
 use crate::history::{Call, Folded, Header, NodeState, Pool, Recorder, What};
 use crate::nemesis::{self, Scene};
@@ -262,6 +262,18 @@ async fn quiet(db: &Db) {
     }
 }
 
+/// What is left on a node once nothing is, or patience ends: a lease may still be on its way back.
+async fn rest(admin: &Admin, node: &Node) -> anyhow::Result<Vec<String>> {
+    let until = Instant::now() + QUIET_WITHIN;
+    loop {
+        let left = admin.outstanding(node).await?;
+        if left.is_empty() || Instant::now() > until {
+            return Ok(left);
+        }
+        sleep(Duration::from_millis(200)).await;
+    }
+}
+
 async fn collect(
     plan: &Plan,
     db: &Db,
@@ -270,7 +282,7 @@ async fn collect(
 ) -> anyhow::Result<()> {
     let admin = db.admin();
     for node in &db.nodes {
-        if let (Ok(state), Ok(outstanding)) = (admin.state(node).await, admin.outstanding(node).await) {
+        if let (Ok(state), Ok(outstanding)) = (admin.state(node).await, rest(&admin, node).await) {
             recorder.note(What::Node(NodeState { is_final: true, outstanding, ..state }));
         }
     }

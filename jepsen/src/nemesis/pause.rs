@@ -6,6 +6,9 @@ use anyhow::ensure;
 use rustix::process::Signal;
 use std::time::Duration;
 
+/// How often it is looked whether the process has stopped.
+const LOOKS: u32 = 100;
+
 /// Shorter than the lease.
 pub(super) const SHORT: Nemesis = Nemesis {
     name: "pause-short",
@@ -28,8 +31,14 @@ fn pause<'a>(case: &'a Case<'a>, chance: &'a mut Chance, (low_ms, high_ms): (u64
         let stopped = chance.millis(low_ms, high_ms);
         victim.signal(Signal::STOP).await?;
         // The kernel stops each thread in its own time.
-        tokio::time::sleep(Duration::from_millis(20)).await;
-        let state = victim.state().await;
+        let mut state = victim.state().await;
+        for _ in 0..LOOKS {
+            if state == Some('T') {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            state = victim.state().await;
+        }
         if state == Some('T') {
             case.struck(&[victim.id], format!("stopped for {stopped:?}"));
         }
