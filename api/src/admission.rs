@@ -13,7 +13,7 @@ pub use view::Capacity;
 
 use door::{Place, Shared};
 use ledger::keeper::{Decision, Request, Ticket, Word};
-use ledger::model::{Dimension, Incarnation, Priority, Scope, Tenants};
+use ledger::model::{Dimension, Incarnation, Priority, Scope, Spend, Tenants};
 use raft::clock;
 use std::fmt;
 use std::sync::Arc;
@@ -30,8 +30,8 @@ pub struct Ask {
     pub tenants: Tenants,
     /// How urgent it is.
     pub priority: Priority,
-    /// Worst case of the request, prompt and output.
-    pub tokens: u64,
+    /// Worst case of the request, prompt and output, and what that costs.
+    pub spend: Spend,
     /// What it weighs among tenants of one priority: output counts twice.
     pub weight: u64,
     /// How long it may wait in the queue.
@@ -98,10 +98,12 @@ pub struct Admitted {
     pub wait: Duration,
     /// Its place in the queue when it came to wait, from 1.
     pub queue_position: Option<u32>,
-    /// Tokens left of the caller's smallest daily quota.
+    /// Tokens left of the caller's smallest quota of tokens.
     pub quota_remaining: Option<u64>,
-    /// Tokens reserved.
-    pub tokens: u64,
+    /// Nano-USD left of the caller's smallest budget.
+    pub budget_remaining: Option<u64>,
+    /// What is reserved.
+    pub spend: Spend,
     /// The life of this node that reserved.
     pub incarnation: Incarnation,
     /// The reservation that tenants' holds hang on; 0 when there is none.
@@ -123,9 +125,9 @@ impl Admitted {
     }
 
     /// Ends the reservation with what the request really used.
-    pub fn settle(mut self, tokens: u64) {
+    pub fn settle(mut self, used: Spend) {
         if let Some((shared, ticket)) = self.held.take() {
-            shared.with(|door| door.keeper.settle(ticket, tokens));
+            shared.with(|door| door.keeper.settle(ticket, used));
         }
     }
 }
@@ -133,9 +135,9 @@ impl Admitted {
 impl Drop for Admitted {
     fn drop(&mut self) {
         let Some((shared, ticket)) = self.held.take() else { return };
-        let used = self.sent.then_some(self.tokens);
+        let used = self.sent.then_some(self.spend);
         shared.with(|door| match used {
-            Some(tokens) => door.keeper.settle(ticket, tokens),
+            Some(used) => door.keeper.settle(ticket, used),
             None => door.keeper.give_back(ticket),
         });
     }
@@ -143,7 +145,7 @@ impl Drop for Admitted {
 
 impl fmt::Debug for Admitted {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Admitted").field("path", &self.path).field("tokens", &self.tokens).finish_non_exhaustive()
+        f.debug_struct("Admitted").field("path", &self.path).field("spend", &self.spend).finish_non_exhaustive()
     }
 }
 
@@ -165,7 +167,7 @@ impl Admission {
     /// # Errors
     /// See [`Refusal`].
     pub async fn admit(&self, ask: Ask) -> Result<Admitted, Refusal> {
-        let Some(shared) = &self.shared else { return Ok(passed(ask.tokens)) };
+        let Some(shared) = &self.shared else { return Ok(passed(ask.spend)) };
         let asked = shared.with(|door| {
             let request = request(&ask, door.pool(&ask.pool)?);
             let decision = door.keeper.admit(clock_now(), &request);
@@ -182,7 +184,9 @@ impl Admission {
             return wait(shared, &ask, &request, place?).await;
         }
         match decision {
-            Decision::Go(ticket) => Ok(granted(shared, Path::Local, Duration::ZERO, ask.tokens, ticket, None, None)),
+            Decision::Go(ticket) => {
+                Ok(granted(shared, Path::Local, Duration::ZERO, ask.spend, ticket, None, (None, None)))
+            }
             Decision::Never { dimension, most } => Err(Refusal::NeverFits { dimension, most }),
             Decision::NoPool | Decision::Wait(_) => Err(Refusal::Unavailable { retry_after: Duration::from_secs(1) }),
         }
@@ -197,7 +201,7 @@ fn request(ask: &Ask, pool: ledger::model::PoolId) -> Request {
     Request {
         pool,
         priority: ask.priority,
-        tokens: ask.tokens,
+        spend: ask.spend,
         weight: ask.weight,
         tenant: ask.tenant,
         tenants: ask.tenants.clone(),
@@ -215,15 +219,15 @@ async fn wait(shared: &Arc<Shared>, ask: &Ask, request: &Request, mut place: Pla
         Err(_) => return Err(place.timeout(request)),
     };
     match word {
-        Word::Granted { ticket, position, aged, quota_left } => {
+        Word::Granted { ticket, position, aged, quota_left, budget_left } => {
             if aged {
                 shared.count_aged();
             }
             let path = if position.is_some() { Path::Queued } else { Path::Direct };
-            Ok(granted(shared, path, wait, ask.tokens, ticket, position, quota_left))
+            Ok(granted(shared, path, wait, ask.spend, ticket, position, (quota_left, budget_left)))
         }
         Word::Refused { scope, dimension, retry, retry_us } => {
-            Err(door::refusal(scope, dimension, retry, Duration::from_micros(retry_us)))
+            Err(shared.refusal(scope, dimension, retry, Duration::from_micros(retry_us)))
         }
     }
 }
@@ -232,17 +236,18 @@ fn granted(
     shared: &Arc<Shared>,
     path: Path,
     wait: Duration,
-    tokens: u64,
+    spend: Spend,
     ticket: Ticket,
     queue_position: Option<u32>,
-    quota_remaining: Option<u64>,
+    (quota_remaining, budget_remaining): (Option<u64>, Option<u64>),
 ) -> Admitted {
     Admitted {
         path,
         wait,
         queue_position,
         quota_remaining,
-        tokens,
+        budget_remaining,
+        spend,
         incarnation: shared.incarnation(),
         reservation: ticket.reservation().unwrap_or(0),
         held: Some((shared.clone(), ticket)),
@@ -250,13 +255,14 @@ fn granted(
     }
 }
 
-fn passed(tokens: u64) -> Admitted {
+fn passed(spend: Spend) -> Admitted {
     Admitted {
         path: Path::Local,
         wait: Duration::ZERO,
         queue_position: None,
         quota_remaining: None,
-        tokens,
+        budget_remaining: None,
+        spend,
         incarnation: Incarnation::default(),
         reservation: 0,
         held: None,

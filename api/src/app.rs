@@ -5,6 +5,7 @@ use crate::board::Board;
 use crate::config::Config;
 use crate::identity::Identity;
 use crate::metrics::Metrics;
+use crate::prices::Prices;
 use crate::routing::{BadPool, Pools};
 use crate::upstream::Client;
 use crate::usage::{Journal, RequestIds};
@@ -53,6 +54,7 @@ pub struct App {
     pub(crate) board: Arc<dyn Board>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) pools: Pools,
+    pub(crate) prices: Arc<dyn Prices>,
     pub(crate) client: Client,
     pub(crate) ids: RequestIds,
     pub(crate) priority_levels: u8,
@@ -79,6 +81,7 @@ impl App {
             board: parts.board,
             metrics: parts.metrics,
             pools,
+            prices: Arc::new(config.prices.clone()),
             client: Client::new(&config.upstream).map_err(StartError::Client)?,
             ids: RequestIds::new().map_err(StartError::Random)?,
             priority_levels: config.scheduling.priority_levels,

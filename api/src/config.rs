@@ -7,6 +7,7 @@ mod check;
 mod pool;
 mod secret;
 
+pub use crate::prices::Price;
 pub use ledger::model::NodeId;
 pub use pool::{Dialect, MaxTokensField, Pool, PoolMode, Target, Tokenizer};
 pub use raft::config::Problem;
@@ -33,6 +34,24 @@ pub struct Config {
     pub provider: Provider,
     /// Other names of models: `alias = "model"`.
     pub aliases: BTreeMap<String, String>,
+    /// The calendar of quotas.
+    pub quotas: Quotas,
+    /// What tokens cost, by model or pool.
+    pub prices: BTreeMap<String, Price>,
+}
+
+/// `[quotas]`: the calendar of quotas.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Quotas {
+    /// Days and months begin at midnight here; the same on every node.
+    pub time_zone: String,
+}
+
+impl Default for Quotas {
+    fn default() -> Self {
+        Self { time_zone: "UTC".into() }
+    }
 }
 
 /// `[http]`: the listener and what a client may send.

@@ -3,7 +3,7 @@
 use crate::admission::Refusal;
 use crate::chat::Failure;
 use crate::dialect::Family;
-use crate::error::Error;
+use crate::error::{Error, is_quota};
 use crate::usage::RequestId;
 use axum::body::Body;
 use http::header::{CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
@@ -150,8 +150,7 @@ fn shape(error: &Error) -> Shape {
 fn refused(refusal: &Refusal) -> (StatusCode, &'static str, Option<&'static str>) {
     let kind = |dimension: &Dimension| if *dimension == Dimension::Tokens { "tokens" } else { "requests" };
     match refusal {
-        Refusal::Tenant { dimension: Dimension::TokensPerDay, .. }
-        | Refusal::NeverFits { dimension: Dimension::TokensPerDay, .. } => {
+        Refusal::Tenant { dimension, .. } | Refusal::NeverFits { dimension, .. } if is_quota(*dimension) => {
             (StatusCode::TOO_MANY_REQUESTS, "insufficient_quota", Some("insufficient_quota"))
         }
         Refusal::QueueFull { dimension, .. }

@@ -156,19 +156,27 @@ fn refusal(refusal: &Refusal) -> String {
         Refusal::QueueTimeout { retry_after, .. } => {
             format!("the model stayed at capacity; try again in {:.3} s", seconds(retry_after))
         }
-        Refusal::Tenant { dimension: Dimension::TokensPerDay, .. } => {
-            "you exceeded your current quota of tokens per day".to_owned()
+        Refusal::Tenant { dimension, .. } if is_quota(*dimension) => {
+            format!("you exceeded your current quota of {}", dimension_name(*dimension))
         }
         Refusal::Tenant { dimension, retry_after, .. } => {
             format!("rate limit reached on {}; try again in {:.3} s", dimension_name(*dimension), seconds(retry_after))
         }
-        Refusal::NeverFits { dimension: Dimension::TokensPerDay, most } => {
-            format!("the request needs more tokens than your daily quota of {most}")
+        Refusal::NeverFits { dimension, most } if is_quota(*dimension) => {
+            format!("the request needs more than your quota of {most} {}", dimension_name(*dimension))
         }
         Refusal::NeverFits { dimension, most } => {
             format!("the request is too large: the limit on {} is {most} at once", dimension_name(*dimension))
         }
         Refusal::Unavailable { .. } => "capacity cannot be decided at the moment".to_owned(),
+    }
+}
+
+/// Whether a limit is a quota: once it is used up, no retry helps before its window ends.
+pub(crate) fn is_quota(dimension: Dimension) -> bool {
+    match dimension {
+        Dimension::Requests | Dimension::Tokens | Dimension::Concurrent => false,
+        Dimension::TokensPerDay | Dimension::TokensPerMonth | Dimension::CostPerDay | Dimension::CostPerMonth => true,
     }
 }
 
@@ -178,5 +186,8 @@ fn dimension_name(dimension: Dimension) -> &'static str {
         Dimension::Tokens => "tokens",
         Dimension::Concurrent => "concurrent requests",
         Dimension::TokensPerDay => "tokens per day",
+        Dimension::TokensPerMonth => "tokens per month",
+        Dimension::CostPerDay => "nano-USD per day",
+        Dimension::CostPerMonth => "nano-USD per month",
     }
 }

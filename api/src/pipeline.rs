@@ -12,6 +12,7 @@ use crate::dialect::asked::Asked;
 use crate::dialect::{self, Meta, Route, Wire, embed};
 use crate::error::Error;
 use crate::identity::Caller;
+use crate::prices::{Price, price_of};
 use crate::relay::{self, Terms};
 use crate::reply::Facts;
 use crate::routing::{Found, Pool, Target};
@@ -23,7 +24,7 @@ use crate::{body, credential, priority, upstream};
 use axum::body::Body;
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response};
-use ledger::model::{Dimension, Priority, Scope, ScopeKind};
+use ledger::model::{Dimension, Priority, Scope, ScopeKind, Spend};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -55,8 +56,10 @@ struct Read {
     prompt_tokens: u64,
     /// The most that each choice may write.
     output_max: u64,
+    /// What its tokens cost.
+    price: Price,
     /// The worst case in all.
-    tokens: u64,
+    spend: Spend,
 }
 
 /// A request that may use capacity.
@@ -123,9 +126,23 @@ async fn read(app: &App, identified: Identified, facts: &mut Facts) -> Result<Re
         true => 0,
         false => within_allowance(&caller, prompt_tokens, output_max, head.choices)?,
     };
-    let tokens = prompt_tokens.saturating_add(output_max.saturating_mul(head.choices));
+    let price = price_of(&*app.prices, &head.model, &found.pool.label);
+    let spend = price.spend(prompt_tokens, output_max.saturating_mul(head.choices));
     let headers = upstream::passed_on(&headers);
-    Ok(Read { caller, headers, body, asked, is_array, found, priority, wait_until, prompt_tokens, output_max, tokens })
+    Ok(Read {
+        caller,
+        headers,
+        body,
+        asked,
+        is_array,
+        found,
+        priority,
+        wait_until,
+        prompt_tokens,
+        output_max,
+        price,
+        spend,
+    })
 }
 
 /// Finds the pool of a model that the caller may use.
@@ -154,8 +171,8 @@ async fn admit(app: &App, read: Read, facts: &mut Facts) -> Result<Ready, Error>
         tenant: Some(Scope { kind: ScopeKind::Key, id: read.caller.key_id }),
         tenants: read.caller.tenants.clone(),
         priority: read.priority,
-        tokens: read.tokens,
-        weight: read.tokens.saturating_add(read.tokens.saturating_sub(read.prompt_tokens)),
+        spend: read.spend,
+        weight: read.spend.tokens.saturating_add(read.spend.tokens.saturating_sub(read.prompt_tokens)),
         max_wait: read.wait_until.saturating_duration_since(Instant::now()),
     };
     let admitted = app.admission.admit(ask).await.inspect_err(|refusal| {
@@ -167,6 +184,7 @@ async fn admit(app: &App, read: Read, facts: &mut Facts) -> Result<Ready, Error>
     facts.scheduled_wall_us = Some(raft::clock::wall_us());
     facts.queue_position = facts.queue_position.or(admitted.queue_position);
     facts.quota_remaining = admitted.quota_remaining;
+    facts.budget_remaining = admitted.budget_remaining;
     app.metrics.admitted(admitted.path, read.priority.0, admitted.wait);
     Ok(Ready { read, admitted })
 }
@@ -184,7 +202,7 @@ async fn call(app: &App, mut ready: Ready, facts: &mut Facts) -> Result<Called, 
             tracing::error!(request_id = %facts.arrival.id, %cause, "the journal cannot be written");
             Error::JournalUnavailable
         })?;
-        let call = Call::new(admitted, open, app, read.prompt_tokens, read.asked.head.stream);
+        let call = Call::new(admitted, open, app, read.prompt_tokens, read.price, read.asked.head.stream);
         let terms = terms(&read, outgoing.wire, facts);
         let began_us = raft::clock::boot_us();
         let Outgoing { path, headers, body, .. } = outgoing;
@@ -271,7 +289,7 @@ fn intent(read: &Read, admitted: &Admitted, target: &Target, facts: &Facts, call
         user: read.caller.user,
         team: read.caller.team,
         priority: read.priority,
-        tokens_reserved: admitted.tokens,
+        tokens_reserved: admitted.spend.tokens,
         started_wall_us: raft::clock::wall_us(),
     }
 }

@@ -44,6 +44,8 @@ pub(crate) struct Facts {
     pub(crate) was_queued: bool,
     pub(crate) queue_position: Option<u32>,
     pub(crate) quota_remaining: Option<u64>,
+    /// Nano-USD left of the smallest budget.
+    pub(crate) budget_remaining: Option<u64>,
     /// When capacity was given. Units: microseconds of the wall clock since the Unix epoch.
     pub(crate) scheduled_wall_us: Option<u64>,
     /// Time spent on the client's body and on the upstream, which is not ours.
@@ -64,6 +66,7 @@ impl Facts {
             was_queued: false,
             queue_position: None,
             quota_remaining: None,
+            budget_remaining: None,
             scheduled_wall_us: None,
             outside_us: 0,
             was_sent: false,
@@ -146,6 +149,9 @@ fn ours(headers: &mut HeaderMap, facts: &Facts, overhead_us: u64) {
     }
     if let Some(left) = facts.quota_remaining {
         put("x-tokligence-quota-remaining", HeaderValue::from(left));
+    }
+    if let Some(left) = facts.budget_remaining {
+        put("x-tokligence-budget-remaining-nano-usd", HeaderValue::from(left));
     }
     put("x-tokligence-overhead-us", HeaderValue::from(overhead_us));
 }

@@ -7,7 +7,9 @@ use crate::app::App;
 use crate::chat::Usage;
 use crate::error::Error;
 use crate::metrics::{Ended, Metrics};
+use crate::prices::Price;
 use crate::usage::{Open, Settled, Status};
+use ledger::model::Spend;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::runtime::Handle;
@@ -91,22 +93,31 @@ pub(crate) struct Call {
     cancel_grace: Duration,
     pub(crate) prompt_counted: u64,
     pub(crate) reserved: u64,
+    price: Price,
     streamed: bool,
     wait: Duration,
     started_us: u64,
 }
 
 impl Call {
-    pub(crate) fn new(admitted: Admitted, open: Open, app: &App, prompt_counted: u64, streamed: bool) -> Self {
+    pub(crate) fn new(
+        admitted: Admitted,
+        open: Open,
+        app: &App,
+        prompt_counted: u64,
+        price: Price,
+        streamed: bool,
+    ) -> Self {
         app.metrics.in_flight.inc();
         Self {
-            reserved: admitted.tokens,
+            reserved: admitted.spend.tokens,
             wait: admitted.wait,
             gate: Gate(Arc::new(Mutex::new(Hold { admitted: Some(admitted), passed: Passed::NotYet }))),
             open: Some(open),
             metrics: app.metrics.clone(),
             cancel_grace: app.client.cancel_grace,
             prompt_counted,
+            price,
             streamed,
             started_us: raft::clock::boot_us(),
         }
@@ -168,7 +179,8 @@ impl Call {
         }
         if let Some(admitted) = admitted {
             let is_seen = !matches!(ending, Ending::Cut { by: By::Us, .. } | Ending::Unknown { by: By::Us });
-            give_back(admitted, charged, if is_seen { Duration::ZERO } else { self.cancel_grace });
+            let used = Spend { tokens: charged, ..self.price.spend(usage.prompt, usage.completion) };
+            give_back(admitted, used, if is_seen { Duration::ZERO } else { self.cancel_grace });
         }
         self.metrics.settled(usage.prompt, usage.completion, self.reserved);
         self.metrics.ended(match status {
@@ -196,14 +208,14 @@ impl Drop for Call {
 }
 
 /// Ends the reservation, after the time that the upstream may take to see that it was left.
-fn give_back(admitted: Admitted, charged: u64, grace: Duration) {
+fn give_back(admitted: Admitted, used: Spend, grace: Duration) {
     match Handle::try_current() {
         Ok(runtime) if !grace.is_zero() => {
             runtime.spawn(async move {
                 tokio::time::sleep(grace).await;
-                admitted.settle(charged);
+                admitted.settle(used);
             });
         }
-        _ => admitted.settle(charged),
+        _ => admitted.settle(used),
     }
 }

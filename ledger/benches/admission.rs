@@ -50,7 +50,7 @@ impl Rig {
         for _ in 0..60 {
             for _ in 0..50 {
                 if let Decision::Go(ticket) = rig.keeper.admit(rig.now, &request()) {
-                    rig.keeper.settle(ticket, 500);
+                    rig.keeper.settle(ticket, ledger::model::Spend::tokens(500));
                 }
             }
             rig.talk();
@@ -67,7 +67,7 @@ impl Rig {
 
     fn talk(&mut self) {
         while let Some(contact) = self.keeper.contact(self.now) {
-            let mut plan = self.policy.plan(self.now, Stamp(self.now.0), 1, &self.state, vec![contact]);
+            let mut plan = self.policy.plan(self.now, Stamp(self.now.0), &self.state, vec![contact]);
             self.index += 1;
             let ops = std::mem::take(&mut plan.ops);
             let entry = Entry { proposer_term: 1, stamp: Stamp(self.now.0), ops };
@@ -75,7 +75,7 @@ impl Rig {
             for reply in self.policy.finish(&self.state, plan, &applied) {
                 for (_, word) in self.keeper.reply(self.now, &reply) {
                     if let ledger::keeper::Word::Granted { ticket, .. } = word {
-                        self.keeper.settle(ticket, 500);
+                        self.keeper.settle(ticket, ledger::model::Spend::tokens(500));
                     }
                 }
             }
@@ -84,7 +84,7 @@ impl Rig {
 
     fn admit_and_settle(&mut self, request: &Request) {
         match self.keeper.admit(black_box(self.now), black_box(request)) {
-            Decision::Go(ticket) => self.keeper.settle(ticket, 500),
+            Decision::Go(ticket) => self.keeper.settle(ticket, ledger::model::Spend::tokens(500)),
             // The slice is used up, which is rare: the leader gives a new one.
             Decision::Wait(_) => {
                 self.now.0 += 1_000;
@@ -99,7 +99,7 @@ fn request() -> Request {
     Request {
         pool: PoolId(0),
         priority: Priority(5),
-        tokens: 1_000,
+        spend: ledger::model::Spend::tokens(1_000),
         weight: 1_500,
         tenant: None,
         tenants: Arc::from([]),

@@ -2,7 +2,8 @@
 //! `keeper` and `policy`.
 
 use crate::model::{
-    Credential, Dimension, Epoch, Incarnation, NodeId, PoolId, PoolLimits, Priority, Scope, TenantLimits, Tenants,
+    Credential, Dimension, Epoch, Incarnation, NodeId, PoolId, PoolLimits, Priority, QuotaKind, Scope, Spend,
+    TenantLimits, Tenants, Windows,
 };
 use crate::time::{Boot, Stamp};
 use std::sync::Arc;
@@ -84,8 +85,8 @@ pub enum Op {
         seq: u64,
         /// Of which pool.
         pool: PoolId,
-        /// Worst case of the request.
-        tokens: u64,
+        /// Worst case of the request; quotas of money count its cost.
+        spend: Spend,
         /// The limits of the caller.
         tenants: Tenants,
     },
@@ -98,7 +99,7 @@ pub enum Op {
         /// The reservation's number.
         seq: u64,
         /// What the request really used.
-        tokens: u64,
+        used: Spend,
     },
     /// Begins the next day.
     RollDay {
@@ -115,6 +116,22 @@ pub enum Op {
         ///
         /// Units: days since 1970-01-01, as in `RollDay`.
         until_day: u64,
+    },
+    /// Begins the next month.
+    RollMonth {
+        /// Months since January 1970 in the quotas' time zone; must be one more than the present one, or the first.
+        month: u64,
+    },
+    /// Corrects by hand what a tenant has used of a quota in the present window.
+    AdjustQuota {
+        /// The tenant, with its limits.
+        limits: TenantLimits,
+        /// Of which quota.
+        kind: QuotaKind,
+        /// What is added to what was used; not below zero.
+        delta: i64,
+        /// Who did it, for the record.
+        by: Arc<str>,
     },
     /// Sets a tenant's limits. Reservations that carry an older version are held to these.
     SetTenant {
@@ -200,7 +217,7 @@ pub struct End {
     /// Its number.
     pub seq: u64,
     /// What it used; nothing when it was void.
-    pub used: Option<u64>,
+    pub used: Option<Spend>,
 }
 
 /// What applying an entry gave, in the order of its operations.
@@ -212,6 +229,28 @@ pub struct Applied {
     pub void: bool,
     /// One for each operation.
     pub outcomes: Vec<Outcome>,
+    /// What somebody outside should know of.
+    pub effects: Vec<Effect>,
+}
+
+/// Something that applying an entry brought about and that concerns the world outside; the leader alone acts on it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// A quota's use reached a level for the first time in its window.
+    QuotaReached {
+        /// Whose.
+        scope: Scope,
+        /// Which.
+        kind: QuotaKind,
+        /// In which window.
+        window: u64,
+        /// The level, in percent of the quota.
+        percent: u8,
+        /// What is used.
+        used: u64,
+        /// The quota.
+        most: u64,
+    },
 }
 
 /// What one operation gave.
@@ -249,6 +288,8 @@ pub enum Retry {
     At(Stamp),
     /// When the day's quota begins anew.
     NextDay,
+    /// When the month's quota begins anew.
+    NextMonth,
     /// When another request of the tenant ends.
     OnRelease,
     /// Never under this limit: it holds at most so much.
@@ -262,8 +303,10 @@ pub struct Hold {
     pub amounts: Amounts,
     /// The node must report its end.
     pub tenants: bool,
-    /// Tokens left of the smallest daily quota.
+    /// Tokens left of the smallest quota of tokens.
     pub quota_left: Option<u64>,
+    /// Nano-USD left of the smallest quota of money.
+    pub budget_left: Option<u64>,
     /// The slot of ledger time in which it was made: its refunds count from there.
     pub slot: u64,
 }
@@ -277,8 +320,8 @@ pub struct Ask {
     pub pool: PoolId,
     /// How urgent.
     pub priority: Priority,
-    /// Worst case, prompt and output.
-    pub tokens: u64,
+    /// Worst case, prompt and output, and what that costs.
+    pub spend: Spend,
     /// What it weighs among tenants of one priority.
     pub weight: u64,
     /// Whose it is, for fairness.
@@ -309,6 +352,8 @@ pub struct Contact {
     pub number: u64,
     /// When it was sent, by the node's clock; the answer carries it back.
     pub sent: Boot,
+    /// The windows that its wall clock shows.
+    pub windows: Windows,
     /// What the node did.
     pub report: Report,
     /// Requests that wait, and that the leader may not know.

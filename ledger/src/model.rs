@@ -108,14 +108,136 @@ pub struct TenantLimits {
     pub tokens: Option<BucketLimit>,
     /// Requests in flight.
     pub concurrent: Option<u64>,
-    /// Tokens in a day.
-    pub tokens_per_day: Option<u64>,
+    /// Tokens and money in a day and in a month.
+    pub quotas: Quotas,
 }
 
 impl TenantLimits {
     /// Whether nothing is limited at all.
     pub fn is_unlimited(&self) -> bool {
-        self.requests.is_none() && self.tokens.is_none() && self.concurrent.is_none() && self.tokens_per_day.is_none()
+        self.requests.is_none()
+            && self.tokens.is_none()
+            && self.concurrent.is_none()
+            && self.quotas == Quotas::default()
+    }
+}
+
+/// A quota: what it counts, and over which window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum QuotaKind {
+    /// Tokens in a day.
+    DayTokens,
+    /// Tokens in a month.
+    MonthTokens,
+    /// Money in a day, in nano-USD.
+    DayCost,
+    /// Money in a month, in nano-USD.
+    MonthCost,
+}
+
+impl QuotaKind {
+    /// Every kind.
+    pub const ALL: [Self; 4] = [Self::DayTokens, Self::MonthTokens, Self::DayCost, Self::MonthCost];
+
+    /// Whether its window is the month.
+    pub fn is_monthly(self) -> bool {
+        matches!(self, Self::MonthTokens | Self::MonthCost)
+    }
+
+    /// Whether it counts money.
+    pub fn is_money(self) -> bool {
+        matches!(self, Self::DayCost | Self::MonthCost)
+    }
+
+    /// What it counts of a request.
+    pub fn of(self, spend: Spend) -> u64 {
+        if self.is_money() { spend.cost_nano_usd } else { spend.tokens }
+    }
+
+    /// The limit that a refusal names.
+    pub fn dimension(self) -> Dimension {
+        match self {
+            Self::DayTokens => Dimension::TokensPerDay,
+            Self::MonthTokens => Dimension::TokensPerMonth,
+            Self::DayCost => Dimension::CostPerDay,
+            Self::MonthCost => Dimension::CostPerMonth,
+        }
+    }
+
+    fn index(self) -> usize {
+        self as usize
+    }
+}
+
+/// How much a quota allows in one window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QuotaLimit {
+    /// The allowance, in tokens or nano-USD.
+    pub most: u64,
+    /// It only warns: requests beyond it pass.
+    pub soft: bool,
+}
+
+impl QuotaLimit {
+    /// A quota that refuses what is beyond it.
+    pub fn hard(most: u64) -> Self {
+        Self { most, soft: false }
+    }
+}
+
+/// A tenant's quotas, at most one of each kind.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Quotas([Option<QuotaLimit>; 4]);
+
+impl Quotas {
+    /// The quota of a kind.
+    pub fn get(&self, kind: QuotaKind) -> Option<QuotaLimit> {
+        self.0[kind.index()]
+    }
+
+    /// These quotas with another of one kind.
+    #[must_use]
+    pub fn with(mut self, kind: QuotaKind, limit: Option<QuotaLimit>) -> Self {
+        self.0[kind.index()] = limit;
+        self
+    }
+
+    /// The quotas that there are.
+    pub fn iter(&self) -> impl Iterator<Item = (QuotaKind, QuotaLimit)> + '_ {
+        QuotaKind::ALL.into_iter().filter_map(|kind| Some((kind, self.get(kind)?)))
+    }
+}
+
+/// What a request takes of quotas, reserved or used.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Spend {
+    /// Tokens.
+    pub tokens: u64,
+    /// Money, by the prices of the node that served it.
+    pub cost_nano_usd: u64,
+}
+
+impl Spend {
+    /// Tokens that cost nothing.
+    pub fn tokens(tokens: u64) -> Self {
+        Self { tokens, cost_nano_usd: 0 }
+    }
+}
+
+/// The windows that quotas count for. Which ones these are is computed from wall clocks and a time zone, elsewhere: the
+/// ledger knows numbers only. 0 is not known yet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Windows {
+    /// Days since 1970-01-01.
+    pub day: u64,
+    /// Months since January 1970.
+    pub month: u64,
+}
+
+impl Windows {
+    /// The window that a quota counts in.
+    pub fn of(&self, kind: QuotaKind) -> u64 {
+        if kind.is_monthly() { self.month } else { self.day }
     }
 }
 
@@ -133,4 +255,10 @@ pub enum Dimension {
     Concurrent,
     /// Tokens in a day.
     TokensPerDay,
+    /// Tokens in a month.
+    TokensPerMonth,
+    /// Money in a day.
+    CostPerDay,
+    /// Money in a month.
+    CostPerMonth,
 }

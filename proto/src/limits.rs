@@ -1,7 +1,7 @@
 //! Limits and tenants, to protobuf and back.
 
 use crate::{DecodeError, malformed, pb, required};
-use ledger::model::{BucketLimit, PoolLimits, Rate, Scope, ScopeKind, TenantLimits};
+use ledger::model::{BucketLimit, PoolLimits, QuotaKind, QuotaLimit, Quotas, Rate, Scope, ScopeKind, TenantLimits};
 
 impl From<&BucketLimit> for pb::BucketLimit {
     fn from(limit: &BucketLimit) -> Self {
@@ -37,15 +37,61 @@ impl From<pb::PoolLimits> for PoolLimits {
 
 impl From<&TenantLimits> for pb::TenantLimits {
     fn from(limits: &TenantLimits) -> Self {
+        let first = |kind: QuotaKind, limit: QuotaLimit| kind == QuotaKind::DayTokens && !limit.soft;
+        let quotas = limits.quotas.iter().filter(|&(kind, limit)| !first(kind, limit));
         Self {
             scope: Some((&limits.scope).into()),
             version: limits.version,
             requests: limits.requests.as_ref().map(Into::into),
             tokens: limits.tokens.as_ref().map(Into::into),
             concurrent: limits.concurrent,
-            tokens_per_day: limits.tokens_per_day,
+            tokens_per_day: day_tokens(limits),
+            quotas: quotas.map(|(kind, limit)| quota(kind, limit)).collect(),
         }
     }
+}
+
+/// The one quota that the first release knew: hard, of tokens in a day.
+fn day_tokens(limits: &TenantLimits) -> Option<u64> {
+    limits.quotas.get(QuotaKind::DayTokens).filter(|limit| !limit.soft).map(|limit| limit.most)
+}
+
+fn quota(kind: QuotaKind, limit: QuotaLimit) -> pb::Quota {
+    pb::Quota { kind: pb::QuotaKind::from(kind).into(), most: limit.most, soft: limit.soft }
+}
+
+impl From<QuotaKind> for pb::QuotaKind {
+    fn from(kind: QuotaKind) -> Self {
+        match kind {
+            QuotaKind::DayTokens => Self::DayTokens,
+            QuotaKind::MonthTokens => Self::MonthTokens,
+            QuotaKind::DayCost => Self::DayCost,
+            QuotaKind::MonthCost => Self::MonthCost,
+        }
+    }
+}
+
+/// A value that has no name here was written by a newer version.
+pub(crate) fn quota_kind(kind: i32) -> Result<QuotaKind, DecodeError> {
+    match pb::QuotaKind::try_from(kind).map_err(|_| DecodeError::UnknownEvent)? {
+        pb::QuotaKind::Unspecified => Err(malformed("a quota's kind is missing")),
+        pb::QuotaKind::DayTokens => Ok(QuotaKind::DayTokens),
+        pb::QuotaKind::MonthTokens => Ok(QuotaKind::MonthTokens),
+        pb::QuotaKind::DayCost => Ok(QuotaKind::DayCost),
+        pb::QuotaKind::MonthCost => Ok(QuotaKind::MonthCost),
+    }
+}
+
+fn quotas(tokens_per_day: Option<u64>, others: Vec<pb::Quota>) -> Result<Quotas, DecodeError> {
+    let mut quotas = Quotas::default().with(QuotaKind::DayTokens, tokens_per_day.map(QuotaLimit::hard));
+    for quota in others {
+        let kind = quota_kind(quota.kind)?;
+        if quotas.get(kind).is_some() {
+            return Err(malformed("a tenant has two quotas of one kind"));
+        }
+        quotas = quotas.with(kind, Some(QuotaLimit { most: quota.most, soft: quota.soft }));
+    }
+    Ok(quotas)
 }
 
 impl TryFrom<pb::TenantLimits> for TenantLimits {
@@ -58,7 +104,7 @@ impl TryFrom<pb::TenantLimits> for TenantLimits {
             requests: limits.requests.map(Into::into),
             tokens: limits.tokens.map(Into::into),
             concurrent: limits.concurrent,
-            tokens_per_day: limits.tokens_per_day,
+            quotas: quotas(limits.tokens_per_day, limits.quotas)?,
         })
     }
 }
@@ -118,6 +164,16 @@ mod tests {
     fn a_kind_without_a_name_is_of_a_newer_version() {
         assert_eq!(refused(4, 16), DecodeError::UnknownEvent);
         assert_eq!(refused(-1, 16), DecodeError::UnknownEvent);
+    }
+
+    #[test]
+    fn a_tenant_has_at_most_one_quota_of_a_kind() {
+        let quota = |kind| pb::Quota { kind, most: 1, soft: true };
+        assert!(quotas(Some(1), vec![quota(2), quota(3), quota(4)]).is_ok());
+        for (first, others) in [(Some(1), vec![quota(1)]), (None, vec![quota(2), quota(2)]), (None, vec![quota(0)])] {
+            assert!(matches!(quotas(first, others), Err(DecodeError::Malformed(_))));
+        }
+        assert_eq!(quotas(None, vec![quota(5)]), Err(DecodeError::UnknownEvent));
     }
 
     #[test]

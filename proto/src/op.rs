@@ -1,9 +1,10 @@
 //! Entries and their operations, to protobuf and back.
 
+use crate::limits::quota_kind;
 use crate::pb::{self, op::Kind};
 use crate::{DecodeError, malformed, required};
 use ledger::entry::{Entry, Op};
-use ledger::model::{Credential, Incarnation, NodeId, PoolId};
+use ledger::model::{Credential, Incarnation, NodeId, PoolId, Spend};
 use ledger::time::Stamp;
 
 impl From<&Entry> for pb::Entry {
@@ -48,16 +49,21 @@ impl From<&Op> for pb::Op {
             Op::Grant { who, pool, amounts } => {
                 Kind::Grant(pb::Grant { who: Some(who.into()), pool: pool.0, amounts: Some(amounts.into()) })
             }
-            Op::Reserve { who, seq, pool, tokens, tenants } => Kind::Reserve(pb::Reserve {
+            Op::Reserve { who, seq, pool, spend, tenants } => Kind::Reserve(pb::Reserve {
                 who: Some(who.into()),
                 seq: *seq,
                 pool: pool.0,
-                tokens: *tokens,
+                tokens: spend.tokens,
+                cost_nano_usd: spend.cost_nano_usd,
                 tenants: tenants.iter().map(Into::into).collect(),
             }),
-            Op::Correct { node, incarnation, seq, tokens } => {
-                Kind::Correct(pb::Correct { node: node.0, incarnation: incarnation.0, seq: *seq, tokens: *tokens })
-            }
+            Op::Correct { node, incarnation, seq, used } => Kind::Correct(pb::Correct {
+                node: node.0,
+                incarnation: incarnation.0,
+                seq: *seq,
+                tokens: used.tokens,
+                cost_nano_usd: used.cost_nano_usd,
+            }),
             Op::RollDay { day } => Kind::RollDay(pb::RollDay { day: *day }),
             Op::Checkpoint => Kind::Checkpoint(pb::Checkpoint {}),
             Op::Revoke { credential, until_day } => {
@@ -67,6 +73,13 @@ impl From<&Op> for pb::Op {
                 };
                 Kind::Revoke(pb::Revoke { hash, scope, until_day: *until_day })
             }
+            Op::RollMonth { month } => Kind::RollMonth(pb::RollMonth { month: *month }),
+            Op::AdjustQuota { limits, kind, delta, by } => Kind::AdjustQuota(pb::AdjustQuota {
+                limits: Some(limits.into()),
+                kind: pb::QuotaKind::from(*kind).into(),
+                delta: *delta,
+                by: by.as_ref().to_owned(),
+            }),
             Op::SetTenant { limits } => Kind::SetTenant(pb::SetTenant { limits: Some(limits.into()) }),
         };
         Self { kind: Some(kind) }
@@ -100,18 +113,25 @@ impl TryFrom<pb::Op> for Op {
                 who: required(op.who, "the holder of a reservation")?.into(),
                 seq: op.seq,
                 pool: PoolId(op.pool),
-                tokens: op.tokens,
+                spend: Spend { tokens: op.tokens, cost_nano_usd: op.cost_nano_usd },
                 tenants: op.tenants.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?,
             },
             Kind::Correct(op) => Op::Correct {
                 node: NodeId(op.node),
                 incarnation: Incarnation(op.incarnation),
                 seq: op.seq,
-                tokens: op.tokens,
+                used: Spend { tokens: op.tokens, cost_nano_usd: op.cost_nano_usd },
             },
             Kind::RollDay(op) => Op::RollDay { day: op.day },
             Kind::Checkpoint(pb::Checkpoint {}) => Op::Checkpoint,
             Kind::Revoke(op) => Op::Revoke { credential: credential(op.hash, op.scope)?, until_day: op.until_day },
+            Kind::RollMonth(op) => Op::RollMonth { month: op.month },
+            Kind::AdjustQuota(op) => Op::AdjustQuota {
+                limits: required(op.limits, "the limits of a tenant")?.try_into()?,
+                kind: quota_kind(op.kind)?,
+                delta: op.delta,
+                by: op.by.into(),
+            },
             Kind::SetTenant(op) => Op::SetTenant { limits: required(op.limits, "the limits of a tenant")?.try_into()? },
         })
     }
@@ -153,6 +173,7 @@ mod tests {
             Kind::Grant(pb::Grant { who: Some(pb::Who::default()), ..Default::default() }),
             Kind::Reserve(pb::Reserve::default()),
             Kind::SetTenant(pb::SetTenant::default()),
+            Kind::AdjustQuota(pb::AdjustQuota::default()),
         ];
         for kind in kinds {
             let refusal = Op::try_from(pb::Op { kind: Some(kind) }).unwrap_err();

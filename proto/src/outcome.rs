@@ -55,6 +55,7 @@ impl From<&Hold> for peer::Hold {
             amounts: Some((&hold.amounts).into()),
             tenants: hold.tenants,
             quota_left: hold.quota_left,
+            budget_left: hold.budget_left,
             slot: hold.slot,
         }
     }
@@ -68,6 +69,7 @@ impl TryFrom<peer::Hold> for Hold {
             amounts: required(hold.amounts, "the amounts of a hold")?.into(),
             tenants: hold.tenants,
             quota_left: hold.quota_left,
+            budget_left: hold.budget_left,
             slot: hold.slot,
         })
     }
@@ -80,6 +82,9 @@ impl From<Dimension> for peer::Dimension {
             Dimension::Requests => Self::Requests,
             Dimension::Concurrent => Self::Concurrent,
             Dimension::TokensPerDay => Self::TokensPerDay,
+            Dimension::TokensPerMonth => Self::TokensPerMonth,
+            Dimension::CostPerDay => Self::CostPerDay,
+            Dimension::CostPerMonth => Self::CostPerMonth,
         }
     }
 }
@@ -94,6 +99,9 @@ impl TryFrom<peer::Dimension> for Dimension {
             peer::Dimension::Requests => Self::Requests,
             peer::Dimension::Concurrent => Self::Concurrent,
             peer::Dimension::TokensPerDay => Self::TokensPerDay,
+            peer::Dimension::TokensPerMonth => Self::TokensPerMonth,
+            peer::Dimension::CostPerDay => Self::CostPerDay,
+            peer::Dimension::CostPerMonth => Self::CostPerMonth,
         })
     }
 }
@@ -103,6 +111,7 @@ impl From<Retry> for peer::Retry {
         let when = match retry {
             Retry::At(stamp) => When::AtUs(stamp.0),
             Retry::NextDay => When::NextDay(peer::Empty {}),
+            Retry::NextMonth => When::NextMonth(peer::Empty {}),
             Retry::OnRelease => When::OnRelease(peer::Empty {}),
             Retry::Never(most) => When::Never(most),
         };
@@ -117,6 +126,7 @@ impl TryFrom<peer::Retry> for Retry {
         Ok(match retry.when.ok_or(DecodeError::UnknownEvent)? {
             When::AtUs(at) => Self::At(Stamp(at)),
             When::NextDay(_) => Self::NextDay,
+            When::NextMonth(_) => Self::NextMonth,
             When::OnRelease(_) => Self::OnRelease,
             When::Never(most) => Self::Never(most),
         })

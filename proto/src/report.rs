@@ -2,7 +2,7 @@
 
 use crate::pb;
 use ledger::entry::{Amounts, End, PoolReport, Refund, Report, Who};
-use ledger::model::{Epoch, Incarnation, NodeId, PoolId};
+use ledger::model::{Epoch, Incarnation, NodeId, PoolId, Spend};
 
 impl From<&Who> for pb::Who {
     fn from(who: &Who) -> Self {
@@ -98,12 +98,17 @@ impl From<pb::Refund> for Refund {
 
 impl From<&End> for pb::End {
     fn from(end: &End) -> Self {
-        Self { seq: end.seq, used: end.used }
+        Self {
+            seq: end.seq,
+            used: end.used.map(|used| used.tokens),
+            cost_nano_usd: end.used.map_or(0, |used| used.cost_nano_usd),
+        }
     }
 }
 
 impl From<pb::End> for End {
     fn from(end: pb::End) -> Self {
-        Self { seq: end.seq, used: end.used }
+        let cost_nano_usd = end.cost_nano_usd;
+        Self { seq: end.seq, used: end.used.map(|tokens| Spend { tokens, cost_nano_usd }) }
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::{DecodeError, malformed, peer, required};
 use ledger::entry::{Answer, Ask, Backlog, Contact, PoolReply, Reply, Want};
-use ledger::model::{Epoch, PoolId, Priority};
+use ledger::model::{Epoch, PoolId, Priority, Spend, Windows};
 use ledger::time::{Boot, Stamp};
 
 impl From<&Contact> for peer::Contact {
@@ -14,6 +14,8 @@ impl From<&Contact> for peer::Contact {
             report: Some((&contact.report).into()),
             asks: contact.asks.iter().map(Into::into).collect(),
             wants: contact.wants.iter().map(Into::into).collect(),
+            day: contact.windows.day,
+            month: contact.windows.month,
         }
     }
 }
@@ -26,6 +28,7 @@ impl TryFrom<peer::Contact> for Contact {
             who: required(contact.who, "who made contact")?.into(),
             number: contact.number,
             sent: Boot(contact.sent_us),
+            windows: Windows { day: contact.day, month: contact.month },
             report: required(contact.report, "the report of a contact")?.into(),
             asks: contact.asks.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?,
             wants: contact.wants.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?,
@@ -39,7 +42,8 @@ impl From<&Ask> for peer::Ask {
             seq: ask.seq,
             pool: ask.pool.0,
             priority: u32::from(ask.priority.0),
-            tokens: ask.tokens,
+            tokens: ask.spend.tokens,
+            cost_nano_usd: ask.spend.cost_nano_usd,
             weight: ask.weight,
             tenant: ask.tenant.as_ref().map(Into::into),
             tenants: ask.tenants.iter().map(Into::into).collect(),
@@ -56,7 +60,7 @@ impl TryFrom<peer::Ask> for Ask {
             seq: ask.seq,
             pool: PoolId(ask.pool),
             priority: Priority(u8::try_from(ask.priority).map_err(|_| malformed("a priority above 255"))?),
-            tokens: ask.tokens,
+            spend: Spend { tokens: ask.tokens, cost_nano_usd: ask.cost_nano_usd },
             weight: ask.weight,
             tenant: ask.tenant.map(TryInto::try_into).transpose()?,
             tenants: ask.tenants.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?,

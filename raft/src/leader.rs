@@ -22,8 +22,6 @@ const CONTACTS_MAX: usize = 64;
 /// How long the loop sleeps when nothing is due.
 const IDLE: Duration = Duration::from_secs(1);
 
-const DAY_US: u64 = 86_400_000_000;
-
 /// Why operations gave no outcome; named by what the caller does next.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unproposed {
@@ -255,8 +253,7 @@ impl Rounds {
         }
         let stamp = self.clock.with(|clock| clock.stamp(now));
         let (group, policy) = (&self.group, &mut self.policy);
-        let today = clock::wall_us() / DAY_US;
-        let mut plan = group.with_machine(|replica| policy.plan(now, stamp, today, replica.state(), contacts));
+        let mut plan = group.with_machine(|replica| policy.plan(now, stamp, replica.state(), contacts));
         let asked = append(&mut plan, messages);
         if plan.ops.is_empty() {
             return;

@@ -27,7 +27,7 @@ impl Machine for Tape {
             b"panic" => panic!("a broken invariant"),
             _ => self.entries.push((index, payload.to_vec())),
         }
-        Ok(Applied { at: LogPos { term, index }, void: payload == b"void", outcomes: Vec::new() })
+        Ok(Applied { at: LogPos { term, index }, void: payload == b"void", outcomes: Vec::new(), effects: Vec::new() })
     }
 
     fn snapshot(&self) -> Vec<u8> {

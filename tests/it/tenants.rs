@@ -132,3 +132,30 @@ async fn a_revoked_key_is_refused_from_then_on_and_its_running_request_ends_well
     assert_eq!(running.await.unwrap().status, 200);
     assert_eq!(app.upstream.stats().requests, 1);
 }
+
+#[tokio::test]
+async fn of_200_parallel_calls_at_two_cents_a_budget_of_a_dollar_pays_for_50() {
+    let app = app().pool("m", |pool| pool).script(Reply::default().prompt_tokens(prompt_tokens("x")));
+    let price = 200_000;
+    let app = app.set("prices.m.input_nano_usd", price).set("prices.m.output_nano_usd", price).start().await.unwrap();
+    let client = client_with(&app, json!({"name": "dollar", "budget_nano_usd": 1_000_000_000})).await;
+    let calls: Vec<_> = (0..200)
+        .map(|_| {
+            let client = client.clone();
+            tokio::spawn(async move { client.chat(&sized("m", "x", 100)).await.unwrap() })
+        })
+        .collect();
+    let mut passed = 0;
+    for call in calls {
+        let reply = call.await.unwrap();
+        if reply.status == 200 {
+            passed += 1;
+        } else {
+            assert_out_of_quota(&reply);
+        }
+    }
+    assert_eq!((passed, app.upstream.stats().requests), (50, 50));
+    let rows = usage_rows(&app.client, 50).await;
+    let charged: u64 = rows.iter().map(|row| row["charged_tokens"].as_u64().unwrap()).sum();
+    assert_eq!(charged * price as u64, 1_000_000_000);
+}

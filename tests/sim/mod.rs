@@ -60,6 +60,16 @@ fn without_faults_saturated_capacity_is_used_and_priorities_hold() {
 }
 
 #[test]
+fn a_tenants_budget_is_never_exceeded_and_never_under_counted() {
+    for nodes in [1, 3, 5] {
+        for seed in first_seed()..first_seed() + seeds() {
+            let faults = Faults::all();
+            run(Setup { nodes, faults, tenants: true, ..Setup::new(seed) }).assert_sound();
+        }
+    }
+}
+
+#[test]
 fn a_run_replays_from_its_seed() {
     let once = run(Setup { nodes: 3, faults: Faults::all(), ..Setup::new(7) });
     let again = run(Setup { nodes: 3, faults: Faults::all(), ..Setup::new(7) });

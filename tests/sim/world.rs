@@ -6,7 +6,10 @@ use super::faults::Faults;
 use super::node::{Job, Node, Running};
 use crate::entry::{Contact, Entry, Op, Outcome, Reply};
 use crate::keeper::{Decision, Request, WaitId, Word};
-use crate::model::{BucketLimit, Incarnation, NodeId, PoolId, PoolLimits, Priority, Rate};
+use crate::model::{
+    BucketLimit, Incarnation, NodeId, PoolId, PoolLimits, Priority, QuotaKind, QuotaLimit, Quotas, Rate, Scope,
+    ScopeKind, Spend, TenantLimits, Windows,
+};
 use crate::policy::Plan;
 use crate::rules::Rules;
 use crate::state::Digest;
@@ -20,6 +23,11 @@ const REQUEST_US_MAX: u64 = 4_000_000;
 const HEARTBEAT_US: u64 = 100_000;
 const RATE: u64 = 2_000;
 const PERMITS: u64 = 12;
+const DAY_US: u64 = 5_000_000;
+
+/// What a token costs, and what the tenant may spend in all.
+const PRICE: u64 = 3;
+const BUDGET: u64 = 12_000;
 
 /// One run.
 #[derive(Clone, Copy, Debug)]
@@ -30,13 +38,15 @@ pub(super) struct Setup {
     pub(super) rules: Rules,
     /// Only tokens are scarce, and always are.
     pub(super) saturated: bool,
+    /// A third of the requests are of a tenant with a quota of tokens by the day and of money by the month.
+    pub(super) tenants: bool,
     pub(super) busy_us: u64,
 }
 
 impl Setup {
     pub(super) fn new(seed: u64) -> Self {
         let faults = Faults::default();
-        Self { seed, nodes: 3, faults, rules: Rules::ALL, saturated: false, busy_us: 20_000_000 }
+        Self { seed, nodes: 3, faults, rules: Rules::ALL, saturated: false, tenants: false, busy_us: 20_000_000 }
     }
 }
 
@@ -51,13 +61,22 @@ pub(super) struct Report {
     left: u64,
     left_waiting: usize,
     served: u64,
+    /// Money that the tenant's requests really cost.
+    cost: u64,
+    /// The same as the ledger counts it.
+    charged: u64,
     used_percent: u64,
     inversion_us: u64,
 }
 
 impl Report {
     pub(super) fn is_sound(&self) -> bool {
-        self.excess_tokens == 0 && self.excess_requests == 0 && self.in_flight_max <= PERMITS && self.broken.is_none()
+        self.excess_tokens == 0
+            && self.excess_requests == 0
+            && self.in_flight_max <= PERMITS
+            && self.broken.is_none()
+            && self.cost <= BUDGET
+            && self.cost <= self.charged
     }
 
     pub(super) fn assert_sound(&self) {
@@ -200,6 +219,9 @@ impl World {
         let filled = RATE * (self.setup.busy_us - from) / 1_000_000;
         self.report.used_percent = self.tokens.total_between(from, self.setup.busy_us) * 100 / filled;
         self.report.left = self.nodes[self.leader].state.outstanding();
+        let row = self.nodes[self.leader].state.tenant_view(tenant().scope, Stamp(0));
+        let money = row.and_then(|row| row.quotas.into_iter().find(|quota| quota.kind == QuotaKind::MonthCost));
+        self.report.charged = money.map_or(0, |money| money.used);
         self.report.left_waiting = self.nodes.iter().map(|node| node.waiting.len()).sum();
         self.report
     }
@@ -245,7 +267,13 @@ impl World {
         match event {
             Event::Arrive(node) => self.arrive(node),
             Event::Poll(node, life) => self.poll(node, life),
-            Event::Up { from, life, boot } => _ = self.up_asks.insert((from, life), boot),
+            Event::Up { from, life, boot } => {
+                self.up_asks.insert((from, life), boot);
+                // A leader at rest is woken by what is proposed.
+                if self.nodes[self.leader].next_poll.is_none() {
+                    self.round(self.leader);
+                }
+            }
             Event::IsUp { to, life, incarnation, stamp } => self.is_up(to, life, incarnation, stamp),
             Event::Contact { to, contact } => {
                 if self.nodes[to].ready && self.nodes[to].alive {
@@ -281,13 +309,15 @@ impl World {
         }
         let tokens = self.chance.between(10, 400);
         let least = if self.setup.saturated { tokens * 3 / 4 } else { tokens / 20 };
+        let limited = self.setup.tenants && self.next_job % 3 == 0;
+        let tenants = if limited { Arc::from([tenant()]) } else { Arc::from([]) };
         let request = Request {
             pool: POOL,
             priority: Priority(self.chance.between(0, 9) as u8),
-            tokens,
+            spend: Spend { tokens, cost_nano_usd: tokens * PRICE },
             weight: tokens,
             tenant: None,
-            tenants: Arc::from([]),
+            tenants,
         };
         let used = self.chance.between(least, tokens);
         let longest = if self.setup.saturated { 500_000 } else { 3_000_000 };
@@ -343,6 +373,9 @@ impl World {
             self.report.in_flight_max = self.report.in_flight_max.max(in_flight);
         }
         self.report.served += 1;
+        if !running.job.request.tenants.is_empty() {
+            self.report.cost += spent(&running.job).cost_nano_usd;
+        }
         let runs_us = running.job.runs_us;
         self.nodes[node].running.insert(id, running);
         self.after(runs_us, Event::UpstreamDone(id));
@@ -357,7 +390,7 @@ impl World {
         if let Some(number) = running.arrival {
             self.tokens.set(number, running.job.used);
         }
-        self.nodes[node].keeper.settle(running.ticket, running.job.used);
+        self.nodes[node].keeper.settle(running.ticket, spent(&running.job));
         self.schedule_poll(node);
     }
 
@@ -409,6 +442,10 @@ impl World {
             self.poll_at(node, life, self.now + 300_000);
         }
         let now = self.nodes[node].boot(self.now);
+        // Wall clocks are apart by some tenths of a second; a day has five seconds, and the month does not end.
+        let wall = self.now + 100_000 * node as u64;
+        let ledger = self.nodes[node].state.windows();
+        self.nodes[node].keeper.set_windows(Windows { day: 1 + wall / DAY_US, month: 1 }, ledger);
         if let Some(contact) = self.nodes[node].keeper.contact(now) {
             let to = self.nodes[node].believes;
             self.send(node, to, Event::Contact { to, contact });
@@ -424,7 +461,7 @@ impl World {
         }
         let (boot, contacts) = (this.boot(self.now), std::mem::take(&mut this.inbox));
         let stamp = this.clock.stamp(boot);
-        let mut plan = this.policy.plan(boot, stamp, 1, &this.state, contacts);
+        let mut plan = this.policy.plan(boot, stamp, &this.state, contacts);
         let leads = this.leads == Some(self.term);
         if leads {
             for (&(up, life), boot) in &self.up_asks {
@@ -733,6 +770,18 @@ impl World {
         self.propose(candidate, Entry { proposer_term: self.term, stamp, ops });
         self.after(HEARTBEAT_US, Event::Heartbeat(self.term));
     }
+}
+
+fn tenant() -> TenantLimits {
+    let quotas = Quotas::default()
+        .with(QuotaKind::DayTokens, Some(QuotaLimit::hard(2_500)))
+        .with(QuotaKind::MonthCost, Some(QuotaLimit::hard(BUDGET)));
+    let scope = Scope { kind: ScopeKind::Key, id: [1; 16] };
+    TenantLimits { scope, version: 1, requests: None, tokens: None, concurrent: None, quotas }
+}
+
+fn spent(job: &Job) -> Spend {
+    Spend { tokens: job.used, cost_nano_usd: job.used * PRICE }
 }
 
 /// The node that an event happens on.

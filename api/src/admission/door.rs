@@ -1,6 +1,7 @@
 //! The keeper behind its lock, and those who wait at it.
 
 use super::{Refusal, clock_now};
+use crate::calendar::Calendar;
 use ledger::entry::{Reply, Retry};
 use ledger::keeper::{Estimate, Keeper, Request, WaitId, Word};
 use ledger::model::{Dimension, Incarnation, NodeId, PoolId, Scope};
@@ -20,8 +21,6 @@ const LOOK: Duration = Duration::from_millis(20);
 /// The shortest Retry-After: what frees a permit is not known, and less would only hammer.
 const RETRY_MIN: Duration = Duration::from_millis(100);
 
-const DAY_US: u64 = 86_400_000_000;
-
 /// One node's admission, shared by all requests.
 pub(super) struct Shared {
     door: Mutex<Door>,
@@ -30,6 +29,7 @@ pub(super) struct Shared {
     aged: AtomicU64,
     queue_depth: usize,
     degraded_after_us: u64,
+    calendar: Calendar,
 }
 
 /// What the lock protects.
@@ -72,7 +72,7 @@ impl Door {
 }
 
 impl Shared {
-    pub(super) fn new(queue_depth: usize, degraded_after: Duration) -> Arc<Self> {
+    pub(super) fn new(queue_depth: usize, degraded_after: Duration, calendar: Calendar) -> Arc<Self> {
         let door = Door {
             keeper: Keeper::new(Rules::ALL),
             names: HashMap::new(),
@@ -86,6 +86,7 @@ impl Shared {
             incarnation: OnceLock::new(),
             aged: AtomicU64::new(0),
             queue_depth,
+            calendar,
             degraded_after_us: u64::try_from(degraded_after.as_micros()).unwrap_or(u64::MAX),
         })
     }
@@ -201,11 +202,33 @@ impl Shared {
         since.is_some_and(|since| clock::boot_us() > since.0 + self.degraded_after_us)
     }
 
+    /// A tenant's refusal, with the time until another try may succeed.
+    pub(super) fn refusal(&self, scope: Scope, dimension: Dimension, retry: Retry, in_: Duration) -> Refusal {
+        let retry_after = match retry {
+            Retry::At(_) => in_.max(Duration::from_millis(1)),
+            Retry::NextDay | Retry::NextMonth => {
+                self.calendar.until(retry, clock::wall_us()).unwrap_or(Duration::from_secs(60))
+            }
+            Retry::OnRelease => Duration::from_secs(1),
+            Retry::Never(most) => return Refusal::NeverFits { dimension, most },
+        };
+        Refusal::Tenant { scope, dimension, retry_after }
+    }
+
+    /// Lets the keeper know what the wall clock shows.
+    pub(super) fn look_at_calendar(&self) {
+        let Some(leader) = self.leader() else { return };
+        let shown = self.calendar.windows(clock::wall_us());
+        let ledger = leader.with_state(ledger::state::State::windows);
+        self.lock().keeper.set_windows(shown, ledger);
+    }
+
     /// Keeps the lease alive and the pools known, as long as the node lives.
     pub(super) async fn keep(self: Arc<Self>) {
         loop {
             tokio::time::sleep(LOOK).await;
             self.learn_pools();
+            self.look_at_calendar();
             let cut_off = self.is_cut_off();
             let mut door = self.lock();
             if cut_off {
@@ -296,15 +319,4 @@ fn discard(keeper: &mut Keeper, word: Word) {
     if let Word::Granted { ticket, .. } = word {
         keeper.give_back(ticket);
     }
-}
-
-/// A tenant's refusal, with the time until another try may succeed.
-pub(super) fn refusal(scope: Scope, dimension: Dimension, retry: Retry, in_: Duration) -> Refusal {
-    let retry_after = match retry {
-        Retry::At(_) => in_.max(Duration::from_millis(1)),
-        Retry::NextDay => Duration::from_micros(DAY_US - clock::wall_us() % DAY_US),
-        Retry::OnRelease => Duration::from_secs(1),
-        Retry::Never(most) => return Refusal::NeverFits { dimension, most },
-    };
-    Refusal::Tenant { scope, dimension, retry_after }
 }

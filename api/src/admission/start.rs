@@ -2,10 +2,12 @@
 
 use super::door::Shared;
 use super::{Admission, Capacity};
+use crate::calendar::Calendar;
 use crate::config::{Config, Policy};
+use crate::prices::{Prices, price_of};
 use crate::usage::{Journal, LastLife};
 use ledger::entry::{Op, Outcome};
-use ledger::model::{Incarnation, NodeId, PoolLimits};
+use ledger::model::{Incarnation, NodeId, PoolLimits, Spend};
 use ledger::policy;
 use raft::{Group, Leader, Replica, Unproposed, clock};
 use std::collections::HashMap;
@@ -19,7 +21,7 @@ const AGAIN: Duration = Duration::from_millis(200);
 const START_WITHIN: Duration = Duration::from_secs(5);
 
 /// How admission works on this node.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Options {
     /// This node.
     pub node: NodeId,
@@ -35,6 +37,10 @@ pub struct Options {
     pub degraded_after: Duration,
     /// Pools of the configuration, to be made where the ledger has none of that name.
     pub pools: Vec<Seed>,
+    /// The calendar of quotas.
+    pub calendar: Calendar,
+    /// What tokens cost, for calls of earlier lives.
+    pub prices: Arc<dyn Prices>,
 }
 
 impl Options {
@@ -64,6 +70,9 @@ impl Options {
             queue_depth: usize::try_from(scheduling.queue_depth).unwrap_or(usize::MAX),
             degraded_after: Duration::from_secs(5),
             pools: pools.collect(),
+            // A zone that does not exist is a problem of the configuration, told before anything starts.
+            calendar: Calendar::of(&config.quotas.time_zone).unwrap_or_else(|_| Calendar::utc()),
+            prices: Arc::new(config.prices.clone()),
         }
     }
 }
@@ -103,7 +112,7 @@ impl Admission {
         options: Options,
         journal: &Journal,
     ) -> Result<(Self, Arc<Capacity>), StartError> {
-        let shared = Shared::new(options.queue_depth, options.degraded_after);
+        let shared = Shared::new(options.queue_depth, options.degraded_after, options.calendar.clone());
         let hearing = shared.clone();
         let leader = Leader::start(group, options.policy.clone(), Box::new(move |reply| hearing.hear(&reply)));
         shared.set_leader(leader.clone());
@@ -136,6 +145,7 @@ async fn take_part(shared: Arc<Shared>, leader: Leader, options: Options, journa
     let stamp = leader.with_state(ledger::state::State::stamp);
     shared.node_up(options.node, incarnation, stamp);
     shared.learn_pools();
+    shared.look_at_calendar();
     tokio::spawn(shared.keep());
     Ok(())
 }
@@ -156,7 +166,7 @@ async fn settle_earlier_lives(leader: &Leader, options: &Options, journal: &Jour
     let charged = leader.with_state(|state| state.charged(options.node));
     let failed = |error: std::io::Error| StartError::Journal(error.to_string());
     let mut corrections = Vec::new();
-    let mut known: HashMap<(Incarnation, u64), Option<u64>> = HashMap::new();
+    let mut known: HashMap<(Incarnation, u64), Option<Spend>> = HashMap::new();
     for left in &recovered.open {
         known.insert((left.intent.incarnation, left.intent.reservation), None);
     }
@@ -165,19 +175,22 @@ async fn settle_earlier_lives(leader: &Leader, options: &Options, journal: &Jour
     for &incarnation in &incarnations {
         journal
             .settled_by(incarnation, |intent, settled| {
-                known.insert((incarnation, intent.reservation), Some(settled.charged_tokens));
+                let price = price_of(&*options.prices, &intent.model, &intent.pool);
+                let spent = price.spend(settled.prompt_tokens, settled.completion_tokens);
+                let spent = Spend { tokens: settled.charged_tokens, ..spent };
+                known.insert((incarnation, intent.reservation), Some(spent));
             })
             .map_err(|error| StartError::Journal(error.to_string()))?;
     }
     for (incarnation, seq) in charged {
         let whole = recovered.last_life == LastLife::SameBoot;
-        let tokens = match known.get(&(incarnation, seq)) {
-            Some(Some(tokens)) => *tokens,
+        let used = match known.get(&(incarnation, seq)) {
+            Some(Some(used)) => *used,
             Some(None) => continue,
-            None if whole => 0,
+            None if whole => Spend::default(),
             None => continue,
         };
-        corrections.push(Op::Correct { node: options.node, incarnation, seq, tokens });
+        corrections.push(Op::Correct { node: options.node, incarnation, seq, used });
     }
     for ops in corrections.chunks(500) {
         propose(leader, ops.to_vec()).await?;

@@ -126,8 +126,8 @@ impl Board for Capacity {
         for (limits, view) in of_tenants {
             let full = |limit| BucketView { limit, level: limit.burst, outstanding: 0, debt: 0 };
             let bucket = |kept: Option<BucketView>, limit: Option<_>| kept.or_else(|| limit.map(full));
-            let requests = bucket(view.and_then(|view| view.requests), limits.requests);
-            let tokens = bucket(view.and_then(|view| view.tokens), limits.tokens);
+            let requests = bucket(view.as_ref().and_then(|view| view.requests), limits.requests);
+            let tokens = bucket(view.as_ref().and_then(|view| view.tokens), limits.tokens);
             rates.requests = tightest(rates.requests, requests.map(|bucket| gauge(bucket, 0)));
             rates.tokens = tightest(rates.tokens, tokens.map(|bucket| gauge(bucket, 0)));
         }

@@ -1,6 +1,7 @@
 //! Finds what is wrong with a configuration, everything at once.
 
 use super::{Config, DegradedMode, Dialect, Http, Identity, Pool, PoolMode, Problem, Scheduling, Secret, Target};
+use crate::calendar::Calendar;
 use std::net::SocketAddr;
 
 pub(super) fn config(config: &Config) -> Vec<Problem> {
@@ -20,6 +21,9 @@ pub(super) fn config(config: &Config) -> Vec<Problem> {
     above_zero("usage", "sync_interval_ms", config.usage.sync_interval_ms, &mut found);
     for (label, pool) in &config.provider.local.pools {
         self::pool(config, label, pool, &mut found);
+    }
+    if let Err(problem) = Calendar::of(&config.quotas.time_zone) {
+        found.push(Problem::new("quotas.time_zone", problem));
     }
     for (alias, model) in &config.aliases {
         if config.provider.local.pools.contains_key(alias) {

@@ -1,7 +1,7 @@
 //! Limits of a key, a user or a team, as people give them, and what they mean to the ledger.
 
 use super::store::StoreError;
-use ledger::model::{BucketLimit, Rate, Scope, TenantLimits};
+use ledger::model::{BucketLimit, QuotaKind, QuotaLimit, Quotas, Rate, Scope, TenantLimits};
 use serde::{Deserialize, Serialize};
 
 /// Highest value of any limit: far above any real one, far below where arithmetic on it could overflow.
@@ -90,7 +90,9 @@ impl Limits {
             requests,
             tokens: some(self.tpm).map(|tpm| bucket(Rate::per_min(tpm), self.burst_tokens, tpm)),
             concurrent: some(self.concurrency),
-            tokens_per_day: some(self.tokens_per_day),
+            quotas: Quotas::default()
+                .with(QuotaKind::DayTokens, some(self.tokens_per_day).map(QuotaLimit::hard))
+                .with(QuotaKind::MonthCost, some(self.budget_nano_usd).map(QuotaLimit::hard)),
         }
     }
 
@@ -161,7 +163,10 @@ mod tests {
         assert!(none.tenant(SCOPE, 1).is_unlimited());
         let ten = Limits { rps: 10, tokens_per_day: 1_000, ..none }.tenant(SCOPE, 7);
         assert_eq!(ten.requests, Some(BucketLimit { rate: Rate::per_sec(10), burst: 10 }));
-        assert_eq!((ten.scope, ten.version, ten.tokens_per_day, ten.concurrent), (SCOPE, 7, Some(1_000), None));
+        assert_eq!(
+            (ten.scope, ten.version, ten.quotas.get(QuotaKind::DayTokens), ten.concurrent),
+            (SCOPE, 7, Some(QuotaLimit::hard(1_000)), None)
+        );
         let slow = Limits { rpm: 30, tpm: 600, concurrency: 2, ..none }.tenant(SCOPE, 1);
         assert_eq!(slow.requests, Some(BucketLimit { rate: Rate::per_min(30), burst: 1 }));
         assert_eq!(slow.tokens, Some(BucketLimit { rate: Rate::per_min(600), burst: 600 }));

@@ -39,7 +39,7 @@ use crate::config::KeyMode;
 use breaker::Breaker;
 use cache::{Cache, Sifted};
 use layers::{Answer, FROM_SNAPSHOT, Layers, jittered};
-use ledger::model::{BucketLimit, Priority, Rate, Scope, ScopeKind, TenantLimits};
+use ledger::model::{BucketLimit, Priority, QuotaKind, QuotaLimit, Quotas, Rate, Scope, ScopeKind, TenantLimits};
 use redis::Redis;
 use sha2::{Digest, Sha256};
 use snapshot::Snapshot;
@@ -246,9 +246,9 @@ impl Identity {
         }
         LookupCounts::add(&self.counts().mode_open);
         tracing::warn!("an unknown key is served within the strict allowance: the key stores are down");
-        let tenant = |id, requests, tokens_per_day| TenantLimits {
+        let tenant = |id, requests, tokens_per_day: Option<u64>| TenantLimits {
             requests,
-            tokens_per_day,
+            quotas: Quotas::default().with(QuotaKind::DayTokens, tokens_per_day.map(QuotaLimit::hard)),
             ..Limits::default().tenant(Scope { kind: ScopeKind::Key, id }, 1)
         };
         let key_id = derived_id(b"key", presented.as_bytes());

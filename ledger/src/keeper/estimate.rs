@@ -37,7 +37,7 @@ impl Keeper {
         let Heard { backlog, at, answered } = self.backlogs.get(&request.pool).unwrap_or(&nothing);
         let named = place.and_then(|id| self.waiting.get(&id)?.named);
         let counted = named.is_some_and(|named| named <= *answered);
-        let (tokens, requests) = if counted { (0, 0) } else { (request.tokens, 1) };
+        let (tokens, requests) = if counted { (0, 0) } else { (request.spend.tokens, 1) };
         let ahead = |waits: &[u64]| waits.iter().take(usize::from(request.priority.0) + 1).sum::<u64>();
         let tokens = wait_us(holding.limits.tokens, ahead(&backlog.tokens), tokens, backlog.level_tokens);
         let requests = wait_us(holding.limits.requests, ahead(&backlog.requests), requests, backlog.level_requests);

@@ -14,7 +14,9 @@ pub use estimate::Estimate;
 mod tests;
 
 use crate::entry::{Amounts, Ask, End, Hold, Retry, Who};
-use crate::model::{Dimension, Epoch, Incarnation, NodeId, PoolId, PoolLimits, Priority, Scope, Tenants};
+use crate::model::{
+    Dimension, Epoch, Incarnation, NodeId, PoolId, PoolLimits, Priority, Scope, Spend, Tenants, Windows,
+};
 use crate::rules::Rules;
 use crate::time::{Boot, SEND_WITHIN_US, Stamp};
 use estimate::Heard;
@@ -29,8 +31,8 @@ pub struct Request {
     pub pool: PoolId,
     /// How urgent.
     pub priority: Priority,
-    /// Worst case, prompt and output.
-    pub tokens: u64,
+    /// Worst case, prompt and output, and what that costs.
+    pub spend: Spend,
     /// What it weighs among tenants of one priority.
     pub weight: u64,
     /// Whose it is, for fairness.
@@ -84,8 +86,10 @@ pub enum Word {
         position: Option<u32>,
         /// Aging carried it past its own priority.
         aged: bool,
-        /// Tokens left of the smallest daily quota.
+        /// Tokens left of the smallest quota of tokens.
         quota_left: Option<u64>,
+        /// Nano-USD left of the smallest quota of money.
+        budget_left: Option<u64>,
     },
     /// A tenant's limit refused it.
     Refused {
@@ -125,6 +129,10 @@ pub struct Keeper {
     unanswered_since: Option<Boot>,
     last_tick: Boot,
     urgent: bool,
+    /// The windows that the node's wall clock shows.
+    windows: Windows,
+    /// The ledger's windows are behind those.
+    roll_is_due: bool,
 }
 
 #[derive(Debug)]
@@ -172,6 +180,8 @@ impl Keeper {
             unanswered_since: None,
             last_tick: Boot(0),
             urgent: false,
+            windows: Windows::default(),
+            roll_is_due: false,
         }
     }
 
@@ -180,6 +190,12 @@ impl Keeper {
         self.who = Who { node, incarnation, epoch: Epoch(1) };
         self.up = true;
         self.stamp = stamp;
+    }
+
+    /// Learns what the wall clock shows, and what the ledger counts for. While the ledger is behind, the node speaks up.
+    pub fn set_windows(&mut self, shown: Windows, ledger: Windows) {
+        self.windows = shown;
+        self.roll_is_due = shown.day > ledger.day || shown.month > ledger.month;
     }
 
     /// Learns a pool's limits. A limit that is gone, or new, takes effect with the next admission.
@@ -205,10 +221,10 @@ impl Keeper {
     /// Admits a request from memory, or lets it wait for the leader.
     pub fn admit(&mut self, now: Boot, request: &Request) -> Decision {
         let Some(holding) = self.pools.get_mut(&request.pool) else { return Decision::NoPool };
-        if let Some((dimension, most)) = never_fits(&holding.limits, request.tokens) {
+        if let Some((dimension, most)) = never_fits(&holding.limits, request.spend.tokens) {
             return Decision::Never { dimension, most };
         }
-        let cost = holding.cost(request.tokens);
+        let cost = holding.cost(request.spend.tokens);
         let unlimited = holding.is_unlimited();
         let leased = self.up && (!self.rules.holder_checks_expiry || now < self.lease_until);
         let green = leased && !holding.contended && holding.waiting == 0 && holding.covers(cost);
@@ -247,7 +263,7 @@ impl Keeper {
     }
 
     /// Ends a reservation with what its request used.
-    pub fn settle(&mut self, ticket: Ticket, used: u64) {
+    pub fn settle(&mut self, ticket: Ticket, used: Spend) {
         self.finish(&ticket, Some(used));
     }
 
@@ -313,10 +329,10 @@ impl Keeper {
         seq
     }
 
-    fn finish(&mut self, ticket: &Ticket, used: Option<u64>) {
+    fn finish(&mut self, ticket: &Ticket, used: Option<Spend>) {
         if let Some(holding) = self.pools.get_mut(&ticket.pool) {
             let Amounts { tokens, requests, permits } = ticket.amounts;
-            let taken = used.unwrap_or(0);
+            let taken = used.unwrap_or_default().tokens;
             if tokens > 0 && taken > tokens {
                 holding.overrun += taken - tokens;
                 holding.untold.touch();
@@ -336,7 +352,7 @@ impl Keeper {
         }
     }
 
-    fn end(&mut self, seq: u64, used: Option<u64>) {
+    fn end(&mut self, seq: u64, used: Option<Spend>) {
         let mut untold = Untold::default();
         untold.touch();
         self.ends.push((End { seq, used }, untold));
@@ -381,7 +397,7 @@ impl Keeper {
             seq: waiting.seq,
             pool: request.pool,
             priority: request.priority,
-            tokens: request.tokens,
+            spend: request.spend,
             weight: request.weight,
             tenant: request.tenant,
             tenants: Arc::clone(&request.tenants),

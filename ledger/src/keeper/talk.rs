@@ -23,7 +23,8 @@ impl Keeper {
         if self.urgent {
             return Some(open);
         }
-        let active = !self.waiting.is_empty()
+        let active = self.roll_is_due
+            || !self.waiting.is_empty()
             || !self.held.is_empty()
             || !self.ends.is_empty()
             || !self.absorbed.is_empty()
@@ -63,7 +64,7 @@ impl Keeper {
         }
         let wants = self.pools.iter().filter(|(_, holding)| !holding.contended);
         let wants = wants.filter_map(|(&pool, holding)| holding.want(pool)).collect();
-        Some(Contact { who: self.who, number: self.number, sent: now, report, asks, wants })
+        Some(Contact { who: self.who, number: self.number, sent: now, windows: self.windows, report, asks, wants })
     }
 
     /// The message was lost for certain, or the leader changed: what it carried is said again.
@@ -155,7 +156,13 @@ impl Keeper {
                 self.by_seq.remove(&seq);
                 if let Some(ticket) = self.take_up(now, &waiting, *epoch, hold) {
                     self.no_longer_waits(waiting.request.pool);
-                    let word = Word::Granted { ticket, position: *position, aged: *aged, quota_left: hold.quota_left };
+                    let word = Word::Granted {
+                        ticket,
+                        position: *position,
+                        aged: *aged,
+                        quota_left: hold.quota_left,
+                        budget_left: hold.budget_left,
+                    };
                     return Some((id, word));
                 }
                 // It came too late to be used: given back, and asked for again under a new number.

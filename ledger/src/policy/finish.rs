@@ -99,9 +99,9 @@ impl Policy {
             let ask = &waiter.ask;
             let refused = ask.tenants.iter().find_map(|limits| {
                 let all = self.claims.get(&limits.scope).copied().unwrap_or_default();
-                let others =
-                    Claims { tokens: all.tokens.saturating_sub(ask.tokens), requests: all.requests.saturating_sub(1) };
-                let (dimension, retry) = state.tenant_refuses(limits, ask.tokens, others, state.stamp())?;
+                let spend = all.spend.saturating_sub(ask.spend);
+                let others = Claims { spend, requests: all.requests.saturating_sub(1) };
+                let (dimension, retry) = state.tenant_refuses(limits, ask.spend, others, state.stamp())?;
                 Some(Answer::Refused { scope: limits.scope, dimension, retry, retry_us: retry_us(state, retry) })
             });
             if let Some(refused) = refused {
@@ -185,6 +185,6 @@ fn owe_first(waiting: &mut Vec<u64>, bucket: Option<&Bucket>, now: Stamp) {
 fn retry_us(state: &State, retry: Retry) -> u64 {
     match retry {
         Retry::At(stamp) => stamp.0.saturating_sub(state.stamp().0),
-        Retry::NextDay | Retry::OnRelease | Retry::Never(_) => 0,
+        Retry::NextDay | Retry::NextMonth | Retry::OnRelease | Retry::Never(_) => 0,
     }
 }

@@ -8,12 +8,13 @@
 mod finish;
 mod grants;
 mod queue;
+mod windows;
 
 #[cfg(test)]
 mod tests;
 
 use crate::entry::{Ask, Contact, Op, Who};
-use crate::model::{NodeId, PoolId, Scope};
+use crate::model::{NodeId, PoolId, Scope, Windows};
 use crate::state::{Claims, State};
 use crate::time::{Boot, LEASE_US, LedgerClock, Stamp};
 use queue::{Queue, Waiter};
@@ -82,6 +83,8 @@ struct Peer {
     heard: Boot,
     /// Its newest message. An older one that comes behind asks for nothing that this one did not, or that was answered.
     number: u64,
+    /// The windows that its wall clock shows.
+    windows: Windows,
     /// Pools that it was last told are contended.
     contended: BTreeSet<PoolId>,
 }
@@ -123,25 +126,22 @@ impl Policy {
         *self = Self { term, checkpoint: now, ..Self::new(self.config.clone()) };
     }
 
-    /// Plans one round from the messages at hand. `day` is the day that the clocks show.
-    pub fn plan(&mut self, now: Boot, stamp: Stamp, day: u64, state: &State, contacts: Vec<Contact>) -> Plan {
+    /// Plans one round from the messages at hand.
+    pub fn plan(&mut self, now: Boot, stamp: Stamp, state: &State, contacts: Vec<Contact>) -> Plan {
         let mut plan = Plan::default();
         let mut forecast = grants::Forecast::new(state, stamp);
         let mut wants = Vec::new();
-        if day > state.day() {
-            let first = if state.day() == 0 { day } else { state.day() + 1 };
-            plan.ops.extend((first..=day).take(400).map(|day| Op::RollDay { day }));
-        }
         for contact in contacts {
             wants.extend(contact.wants.iter().map(|want| (contact.who, *want)));
             forecast.hear(state, &contact);
             self.hear(now, state, contact, &mut plan);
         }
+        self.roll(stamp, state, &mut plan);
         self.drop_silent(now, stamp, state, &mut plan);
         for (&pool, queue) in &mut self.queues {
             queue.age(now, &self.config);
             while let Some(head) = queue.head(&self.config) {
-                if plan.reserves.len() >= RESERVES_MAX || !forecast.take(pool, head.ask.tokens) {
+                if plan.reserves.len() >= RESERVES_MAX || !forecast.take(pool, head.ask.spend.tokens) {
                     break;
                 }
                 let Some(waiter) = queue.pop(&self.config) else { break };
@@ -163,7 +163,7 @@ impl Policy {
         for (&id, queue) in self.queues.iter().filter(|(_, queue)| !queue.is_empty()) {
             at(Boot(now.0 + LOOK_AGAIN_US));
             let (Some(head), Some(pool)) = (queue.head(&self.config), state.pools.get(&id)) else { continue };
-            let cost = pool.cost(head.ask.tokens);
+            let cost = pool.cost(head.ask.spend.tokens);
             if cost.permits > pool.permits_free() {
                 continue;
             }
@@ -200,12 +200,13 @@ impl Policy {
             who,
             heard: now,
             number: 0,
+            windows: Windows::default(),
             contended: BTreeSet::new(),
         });
         if peer.who.incarnation != who.incarnation {
             let newer = who.incarnation > peer.who.incarnation;
             if newer {
-                *peer = Peer { who, heard: now, number: 0, contended: BTreeSet::new() };
+                *peer = Peer { who, heard: now, number: 0, windows: Windows::default(), contended: BTreeSet::new() };
                 self.drop_node(who.node);
             }
         }
@@ -213,6 +214,7 @@ impl Policy {
         if let Some(peer) = self.peers.get_mut(&who.node) {
             peer.who = peer.who.max(who);
             peer.heard = now;
+            peer.windows = contact.windows;
             is_new = peer.who == who && contact.number > peer.number;
             if is_new {
                 peer.number = contact.number;
@@ -244,7 +246,7 @@ impl Policy {
         }
         for limits in ask.tenants.iter() {
             let claims = self.claims.entry(limits.scope).or_default();
-            claims.tokens += ask.tokens;
+            claims.spend = claims.spend.saturating_add(ask.spend);
             claims.requests += 1;
         }
         plan.fresh.push((ask.pool, node, ask.seq));
@@ -269,7 +271,7 @@ impl Policy {
     fn unclaim(&mut self, ask: &Ask) {
         for limits in ask.tenants.iter() {
             let Some(claims) = self.claims.get_mut(&limits.scope) else { continue };
-            claims.tokens = claims.tokens.saturating_sub(ask.tokens);
+            claims.spend = claims.spend.saturating_sub(ask.spend);
             claims.requests = claims.requests.saturating_sub(1);
             if *claims == Claims::default() {
                 self.claims.remove(&limits.scope);
@@ -297,7 +299,7 @@ impl Plan {
         let Some(who) = who else { return };
         self.touched.insert((waiter.node, waiter.ask.pool));
         let ask = &waiter.ask;
-        let op = Op::Reserve { who, seq: ask.seq, pool: ask.pool, tokens: ask.tokens, tenants: ask.tenants.clone() };
+        let op = Op::Reserve { who, seq: ask.seq, pool: ask.pool, spend: ask.spend, tenants: ask.tenants.clone() };
         self.reserves.push((self.ops.len(), who, waiter));
         self.ops.push(op);
     }

@@ -139,7 +139,7 @@ impl Queue {
     /// Requests and tokens that wait, by class.
     pub(super) fn waiting(&self) -> (Vec<u64>, Vec<u64>) {
         let tokens = |class: &Class| {
-            class.tenants.values().flat_map(|line| line.waiters.values()).map(|waiter| waiter.ask.tokens).sum()
+            class.tenants.values().flat_map(|line| line.waiters.values()).map(|waiter| waiter.ask.spend.tokens).sum()
         };
         let requests = self.classes.iter().map(|class| class.length as u64).collect();
         (requests, self.classes.iter().map(tokens).collect())

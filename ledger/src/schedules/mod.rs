@@ -120,7 +120,7 @@ fn with_rule_f_off_a_refund_comes_back_that_the_bucket_had_no_room_for() {
         rig.run(3 * SECOND);
         // The bucket is full again. All of it goes, and then the long requests turn out to have used next to nothing.
         assert_eq!(rig.spend(SPENDER, 8, 1_000), 8);
-        long.into_iter().for_each(|ticket| rig.keeper(HOLDER).settle(ticket, 10));
+        long.into_iter().for_each(|ticket| rig.keeper(HOLDER).settle(ticket, crate::model::Spend::tokens(10)));
         rig.run(SECOND / 5);
         rig.spend(SPENDER, 7, 1_000);
         rig

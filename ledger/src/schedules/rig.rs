@@ -32,7 +32,14 @@ pub(crate) fn request_of(
     tenants: &[crate::model::TenantLimits],
 ) -> Request {
     let tenants: Tenants = Arc::from(tenants);
-    Request { pool: POOL, priority: Priority(priority), tokens, weight: tokens, tenant, tenants }
+    Request {
+        pool: POOL,
+        priority: Priority(priority),
+        spend: crate::model::Spend::tokens(tokens),
+        weight: tokens,
+        tenant,
+        tenants,
+    }
 }
 
 /// Tokens only.
@@ -184,7 +191,7 @@ impl Rig {
     pub(crate) fn hear(&mut self, contacts: Vec<Contact>) -> Vec<Reply> {
         let leader = &self.nodes[self.leader];
         let (now, stamp) = (leader.boot(self.now_us), leader.clock.stamp(leader.boot(self.now_us)));
-        let plan = self.policy.plan(now, stamp, 1, &self.state, contacts);
+        let plan = self.policy.plan(now, stamp, &self.state, contacts);
         if plan.ops.is_empty() {
             return Vec::new();
         }

@@ -81,8 +81,8 @@ impl State {
         }
         for hold in &reservation.tenants {
             if let Some(tenant) = self.tenants.get_mut(&hold.scope) {
-                tenant.touch(None, self.day, self.stamp, self.reserved, self.rules);
-                tenant.end(hold, end.used, self.rules);
+                tenant.touch(None, self.windows, self.stamp, self.reserved, self.rules);
+                tenant.end(hold, end.used, self.rules, &mut self.effects);
             }
         }
     }

@@ -26,7 +26,7 @@ impl State {
     /// The digest of the ledger as it stands.
     pub fn digest(&self) -> Digest {
         let counts = (self.next_pool, self.pools_version, self.reserved, self.revoked.version, self.limits_version);
-        let head = hash(0, &(), &(self.at, self.stamp, self.day, counts));
+        let head = hash(0, &(), &(self.at, self.stamp, self.windows, counts));
         let sum = head
             .wrapping_add(rows(1, self.pools.iter()))
             .wrapping_add(rows(2, self.names.iter()))

@@ -9,6 +9,7 @@ mod digest;
 mod headroom;
 mod node;
 mod pool;
+mod quota;
 mod reserve;
 mod revoked;
 mod tenant;
@@ -23,10 +24,10 @@ pub use node::NodeRow;
 pub(crate) use pool::Balance;
 pub use pool::Pool;
 pub use tenant::{Claims, Tenant};
-pub use view::{BucketView, PoolView, TenantView};
+pub use view::{BucketView, PoolView, QuotaView, TenantView};
 
-use crate::entry::{Amounts, Applied, Entry, LogPos, Op, Outcome, Who};
-use crate::model::{Incarnation, NodeId, PoolId, PoolLimits, Scope, TenantLimits};
+use crate::entry::{Amounts, Applied, Effect, Entry, LogPos, Op, Outcome, Who};
+use crate::model::{Incarnation, NodeId, PoolId, PoolLimits, QuotaKind, Scope, Spend, TenantLimits, Windows};
 use crate::rules::Rules;
 use crate::time::{LEASE_US, Stamp};
 use node::Charged;
@@ -40,7 +41,7 @@ use std::sync::Arc;
 pub struct State {
     pub(crate) at: LogPos,
     pub(crate) stamp: Stamp,
-    pub(crate) day: u64,
+    pub(crate) windows: Windows,
     pub(crate) pools: BTreeMap<PoolId, Pool>,
     pub(crate) names: BTreeMap<Arc<str>, PoolId>,
     pub(crate) next_pool: u32,
@@ -54,6 +55,9 @@ pub struct State {
     pub(crate) revoked: Revoked,
     /// Raised whenever a tenant's limits are set, so that nodes know to look at them.
     pub(crate) limits_version: u64,
+    /// Of the entry that is being applied; empty between entries.
+    #[serde(skip)]
+    pub(crate) effects: Vec<Effect>,
     #[serde(skip)]
     pub(crate) rules: Rules,
 }
@@ -70,13 +74,13 @@ impl State {
     pub fn apply(&mut self, at: LogPos, entry: &Entry) -> Applied {
         self.at = at;
         if entry.proposer_term != at.term {
-            return Applied { at, void: true, outcomes: Vec::new() };
+            return Applied { at, void: true, outcomes: Vec::new(), effects: Vec::new() };
         }
         self.stamp = self.stamp.max(entry.stamp);
         // Once a pool was short within an entry, nothing behind in its queue may pass.
         let mut short = BTreeSet::new();
         let outcomes = entry.ops.iter().map(|op| self.apply_op(op, &mut short)).collect();
-        Applied { at, void: false, outcomes }
+        Applied { at, void: false, outcomes, effects: std::mem::take(&mut self.effects) }
     }
 
     fn apply_op(&mut self, op: &Op, short: &mut BTreeSet<PoolId>) -> Outcome {
@@ -88,9 +92,11 @@ impl State {
             Op::Expire { who } => self.expire_if_due(*who),
             Op::FreeLost => self.free_lost(),
             Op::Grant { who, pool, amounts } => self.grant(*who, *pool, *amounts),
-            Op::Reserve { who, seq, pool, tokens, tenants } => self.reserve(*who, *seq, *pool, *tokens, tenants, short),
-            Op::Correct { node, incarnation, seq, tokens } => self.correct(*node, *incarnation, *seq, *tokens),
+            Op::Reserve { who, seq, pool, spend, tenants } => self.reserve(*who, *seq, *pool, *spend, tenants, short),
+            Op::Correct { node, incarnation, seq, used } => self.correct(*node, *incarnation, *seq, *used),
             Op::RollDay { day } => self.roll_day(*day),
+            Op::RollMonth { month } => self.roll_month(*month),
+            Op::AdjustQuota { limits, kind, delta, by: _ } => self.adjust_quota(limits, *kind, *delta),
             Op::Checkpoint => self.checkpoint(),
             Op::Revoke { credential, until_day } => self.revoked.revoke(*credential, *until_day),
             Op::SetTenant { limits } => self.set_tenant(limits),
@@ -152,13 +158,13 @@ impl State {
             let mut charges = Vec::new();
             for hold in reservation.tenants {
                 let Some(tenant) = self.tenants.get_mut(&hold.scope) else { continue };
-                tenant.touch(None, self.day, self.stamp, self.reserved, self.rules);
-                tenant.end(&hold, Some(hold.tokens), self.rules);
+                tenant.touch(None, self.windows, self.stamp, self.reserved, self.rules);
+                tenant.end(&hold, Some(hold.spend), self.rules, &mut self.effects);
                 if hold.permit_held && !same_boot {
                     tenant.lost.push((back, 1));
                 }
-                if let Some(day) = hold.day {
-                    charges.push(Charged { scope: hold.scope, day, tokens: hold.tokens });
+                if hold.quotas.any() {
+                    charges.push(Charged { scope: hold.scope, quotas: hold.quotas, spend: hold.spend });
                 }
             }
             if !charges.is_empty() {
@@ -223,23 +229,44 @@ impl State {
         Outcome::Done
     }
 
-    fn correct(&mut self, node: NodeId, incarnation: Incarnation, seq: u64, tokens: u64) -> Outcome {
+    fn correct(&mut self, node: NodeId, incarnation: Incarnation, seq: u64, used: Spend) -> Outcome {
         let Some(charges) = self.charged.remove(&(node, incarnation, seq)) else { return Outcome::Nothing };
         for charge in charges {
             if let Some(tenant) = self.tenants.get_mut(&charge.scope) {
-                tenant.correct(charge.day, charge.tokens, tokens);
+                tenant.correct(&charge, used);
             }
         }
         Outcome::Done
     }
 
     fn roll_day(&mut self, day: u64) -> Outcome {
-        if self.day != 0 && day != self.day + 1 {
+        if self.windows.day != 0 && day != self.windows.day + 1 {
             return Outcome::Nothing;
         }
-        self.day = day;
-        self.charged.retain(|_, charges| charges.iter().any(|charge| charge.day == day));
+        self.windows.day = day;
+        self.close_windows()
+    }
+
+    fn roll_month(&mut self, month: u64) -> Outcome {
+        if self.windows.month != 0 && month != self.windows.month + 1 {
+            return Outcome::Nothing;
+        }
+        self.windows.month = month;
+        self.close_windows()
+    }
+
+    /// Forgets charges that no open window can be corrected by.
+    fn close_windows(&mut self) -> Outcome {
+        let windows = self.windows;
+        self.charged.retain(|_, charges| charges.iter().any(|charge| charge.quotas.is_open(windows)));
         Outcome::Done
+    }
+
+    fn adjust_quota(&mut self, limits: &TenantLimits, kind: QuotaKind, delta: i64) -> Outcome {
+        let mut effects = std::mem::take(&mut self.effects);
+        let outcome = self.tenant(limits).adjust(kind, delta, &mut effects);
+        self.effects = effects;
+        outcome
     }
 
     /// Sets a tenant's limits unless newer ones are known. The row is kept for a while even if it holds nothing, since
@@ -248,7 +275,7 @@ impl State {
         if self.tenants.get(&limits.scope).is_some_and(|tenant| tenant.limits.version >= limits.version) {
             return Outcome::Nothing;
         }
-        let day = self.day;
+        let day = self.windows.day;
         self.tenant(limits).set_on = Some(day);
         self.limits_version += 1;
         Outcome::Done
@@ -256,10 +283,10 @@ impl State {
 
     fn checkpoint(&mut self) -> Outcome {
         for tenant in self.tenants.values_mut() {
-            tenant.touch(None, self.day, self.stamp, self.reserved, self.rules);
+            tenant.touch(None, self.windows, self.stamp, self.reserved, self.rules);
         }
-        self.tenants.retain(|_, tenant| !tenant.is_idle(self.day));
-        self.revoked.forget_before(self.day);
+        self.tenants.retain(|_, tenant| !tenant.is_idle(self.windows.day));
+        self.revoked.forget_before(self.windows.day);
         Outcome::Done
     }
 }

@@ -1,8 +1,9 @@
 //! A node's row: its lease, and the reservations that it has not ended.
 
+use super::quota::HeldQuotas;
 use super::tenant::TenantHold;
 use crate::entry::{Amounts, Who};
-use crate::model::{Epoch, Incarnation, NodeId, PoolId, Scope};
+use crate::model::{Epoch, Incarnation, NodeId, PoolId, Scope, Spend};
 use crate::time::Stamp;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -33,15 +34,16 @@ pub(crate) struct Reservation {
     pub(crate) attached: bool,
     pub(crate) tenants: Vec<TenantHold>,
     pub(crate) quota_left: Option<u64>,
+    pub(crate) budget_left: Option<u64>,
     pub(crate) slot: u64,
 }
 
-/// What a lost reservation's quota was charged, until it is corrected or its day ends.
+/// What a lost reservation's quota was charged, until it is corrected or its windows are closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Charged {
     pub(crate) scope: Scope,
-    pub(crate) day: u64,
-    pub(crate) tokens: u64,
+    pub(crate) quotas: HeldQuotas,
+    pub(crate) spend: Spend,
 }
 
 impl NodeRow {

@@ -4,7 +4,7 @@ use super::State;
 use super::node::Reservation;
 use super::tenant::{Claims, Tenant};
 use crate::entry::{Amounts, Hold, Outcome, Who};
-use crate::model::{PoolId, TenantLimits, Tenants};
+use crate::model::{PoolId, Spend, TenantLimits, Tenants};
 use std::collections::BTreeSet;
 
 impl State {
@@ -32,7 +32,7 @@ impl State {
         who: Who,
         seq: u64,
         id: PoolId,
-        tokens: u64,
+        spend: Spend,
         tenants: &Tenants,
         short: &mut BTreeSet<PoolId>,
     ) -> Outcome {
@@ -47,25 +47,35 @@ impl State {
         }
         let Some(pool) = self.pools.get_mut(&id) else { return Outcome::Nothing };
         pool.advance(self.stamp, self.rules);
-        let amounts = pool.cost(tokens);
+        let amounts = pool.cost(spend.tokens);
         if short.contains(&id) || !pool.covers(amounts) {
             short.insert(id);
             return Outcome::Short;
         }
-        if let Some(refused) = self.tenants_refuse(tokens, tenants) {
+        if let Some(refused) = self.tenants_refuse(spend, tenants) {
             return refused;
         }
         self.reserved += u64::from(!tenants.is_empty());
         let mark = self.reserved;
-        let holds: Vec<_> = tenants.iter().map(|limits| self.tenant(limits).take(tokens, mark)).collect();
-        let quota_left = tenants.iter().filter_map(|limits| self.tenants.get(&limits.scope)?.quota_left()).min();
+        let windows = self.windows;
+        let holds: Vec<_> = tenants.iter().map(|limits| self.tenant(limits).take(spend, windows, mark)).collect();
+        let left = |money| tenants.iter().filter_map(|limits| self.tenants.get(&limits.scope)?.quota_left(money)).min();
+        let (quota_left, budget_left) = (left(false), left(true));
         if let Some(pool) = self.pools.get_mut(&id) {
             pool.take(amounts);
             pool.attached_permits += amounts.permits;
         }
         let slot = self.stamp.slot();
-        let reservation =
-            Reservation { pool: id, epoch: who.epoch, amounts, attached: true, tenants: holds, quota_left, slot };
+        let reservation = Reservation {
+            pool: id,
+            epoch: who.epoch,
+            amounts,
+            attached: true,
+            tenants: holds,
+            quota_left,
+            budget_left,
+            slot,
+        };
         let hold = reservation.hold();
         if let Some(row) = self.nodes.get_mut(&who.node) {
             row.open.insert(seq, reservation);
@@ -73,9 +83,9 @@ impl State {
         Outcome::Reserved(hold)
     }
 
-    fn tenants_refuse(&mut self, tokens: u64, tenants: &Tenants) -> Option<Outcome> {
+    fn tenants_refuse(&mut self, spend: Spend, tenants: &Tenants) -> Option<Outcome> {
         tenants.iter().find_map(|limits| {
-            let (dimension, retry) = self.tenant(limits).refuses(tokens, Claims::default())?;
+            let (dimension, retry) = self.tenant(limits).refuses(spend, Claims::default())?;
             Some(Outcome::Refused { scope: limits.scope, dimension, retry })
         })
     }
@@ -85,8 +95,8 @@ impl State {
         let tenant = self
             .tenants
             .entry(limits.scope)
-            .or_insert_with(|| Tenant::new(*limits, self.day, self.stamp, self.reserved));
-        tenant.touch(Some(limits), self.day, self.stamp, self.reserved, self.rules);
+            .or_insert_with(|| Tenant::new(*limits, self.windows, self.stamp, self.reserved));
+        tenant.touch(Some(limits), self.windows, self.stamp, self.reserved, self.rules);
         tenant
     }
 }
@@ -94,6 +104,12 @@ impl State {
 impl Reservation {
     pub(crate) fn hold(&self) -> Hold {
         let tenants = !self.tenants.is_empty();
-        Hold { amounts: self.amounts, tenants, quota_left: self.quota_left, slot: self.slot }
+        Hold {
+            amounts: self.amounts,
+            tenants,
+            quota_left: self.quota_left,
+            budget_left: self.budget_left,
+            slot: self.slot,
+        }
     }
 }

@@ -2,7 +2,10 @@
 
 use super::{Bucket, Claims, NodeRow, Pool, State, Tenant};
 use crate::entry::{LogPos, Retry, Who};
-use crate::model::{BucketLimit, Credential, Dimension, Incarnation, NodeId, PoolId, PoolLimits, Scope, TenantLimits};
+use crate::model::{
+    BucketLimit, Credential, Dimension, Incarnation, NodeId, PoolId, PoolLimits, QuotaKind, QuotaLimit, Scope, Spend,
+    TenantLimits, Windows,
+};
 use crate::time::{LEASE_US, Stamp};
 use std::sync::Arc;
 
@@ -40,13 +43,30 @@ pub struct BucketView {
     pub debt: u64,
 }
 
-/// A tenant, as read at one moment.
+/// A quota, as read at one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct QuotaView {
+    /// Which.
+    pub kind: QuotaKind,
+    /// Its limit.
+    pub limit: QuotaLimit,
+    /// The present window.
+    pub window: u64,
+    /// What is used of it.
+    pub used: u64,
+    /// What open reservations hold of it.
+    pub pending: u64,
+    /// What was used in the window before.
+    pub used_before: u64,
+}
+
+/// A tenant, as read at one moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TenantView {
     /// Its limits.
     pub limits: TenantLimits,
-    /// Tokens used and held today.
-    pub day_taken: u64,
+    /// Its quotas.
+    pub quotas: Vec<QuotaView>,
     /// Requests in flight.
     pub permits: u64,
     /// Requests over time.
@@ -66,9 +86,9 @@ impl State {
         self.stamp
     }
 
-    /// The day that quotas count for.
-    pub fn day(&self) -> u64 {
-        self.day
+    /// The windows that quotas count for.
+    pub fn windows(&self) -> Windows {
+        self.windows
     }
 
     /// Changes whenever a pool's limits do.
@@ -105,11 +125,19 @@ impl State {
 
     /// One tenant at `now`.
     pub fn tenant_view(&self, scope: Scope, now: Stamp) -> Option<TenantView> {
-        let tenant = self.tenants.get(&scope)?;
-        let day_taken = if tenant.day.day == self.day { tenant.day.used + tenant.day.pending } else { 0 };
+        let mut tenant = self.tenants.get(&scope)?.clone();
+        tenant.quotas.iter_mut().for_each(|quota| quota.roll(self.windows));
+        let quotas = tenant.quotas_in_force().map(|(quota, limit)| QuotaView {
+            kind: quota.kind,
+            limit,
+            window: quota.now.index,
+            used: quota.now.used,
+            pending: quota.now.pending,
+            used_before: quota.last.used,
+        });
         Some(TenantView {
             limits: tenant.limits,
-            day_taken,
+            quotas: quotas.collect(),
             permits: tenant.permits,
             requests: tenant.requests.as_ref().map(|bucket| bucket_view(bucket, now)),
             tokens: tenant.tokens.as_ref().map(|bucket| bucket_view(bucket, now)),
@@ -145,16 +173,16 @@ impl State {
     pub fn tenant_refuses(
         &self,
         limits: &TenantLimits,
-        tokens: u64,
+        spend: Spend,
         claims: Claims,
         now: Stamp,
     ) -> Option<(Dimension, Retry)> {
         let mut tenant = match self.tenants.get(&limits.scope) {
             Some(tenant) => tenant.clone(),
-            None => Tenant::new(*limits, self.day, now, self.reserved),
+            None => Tenant::new(*limits, self.windows, now, self.reserved),
         };
-        tenant.touch(Some(limits), self.day, now, self.reserved, self.rules);
-        tenant.refuses(tokens, claims)
+        tenant.touch(Some(limits), self.windows, now, self.reserved, self.rules);
+        tenant.refuses(spend, claims)
     }
 
     /// The present lease of a node.
@@ -221,10 +249,12 @@ impl State {
     pub fn outstanding(&self) -> u64 {
         let out = |bucket: &Option<Bucket>| bucket.as_ref().map_or(0, |bucket| bucket.outstanding);
         let pools = self.pools.values().map(|pool| out(&pool.tokens) + out(&pool.requests) + pool.permits_out());
-        let tenants = self
-            .tenants
-            .values()
-            .map(|tenant| tenant.permits + if tenant.day.day == self.day { tenant.day.pending } else { 0 });
+        let pending = |tenant: &Tenant| {
+            let windows = tenant.quotas.iter().flat_map(|quota| [(quota.kind, quota.now), (quota.kind, quota.last)]);
+            let open = windows.filter(|(kind, window)| window.index + 1 >= self.windows.of(*kind));
+            open.map(|(_, window)| window.pending).fold(0, u64::saturating_add)
+        };
+        let tenants = self.tenants.values().map(|tenant| tenant.permits.saturating_add(pending(tenant)));
         pools.sum::<u64>() + tenants.sum::<u64>()
     }
 

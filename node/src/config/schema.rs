@@ -22,6 +22,7 @@ impl Schema {
         let mut pool = Self::of(&Pool::default());
         *pool.known_mut("targets") = Schema::Tables(Box::new(Self::of(&Target::default())));
         root.known_mut("provider").known_mut("local").set_rest(pool);
+        root.known_mut("prices").set_rest(Self::of(&api::config::Price::default()));
         root.known_mut("aliases").set_rest(Schema::Leaf(Value::String(String::new())));
         root
     }

@@ -2,7 +2,8 @@
 
 use ledger::entry::{Amounts, End, Entry, Op, PoolReport, Refund, Report, Who};
 use ledger::model::{
-    BucketLimit, Credential, Epoch, Incarnation, NodeId, PoolId, PoolLimits, Rate, Scope, ScopeKind, TenantLimits,
+    BucketLimit, Credential, Epoch, Incarnation, NodeId, PoolId, PoolLimits, QuotaKind, QuotaLimit, Quotas, Rate,
+    Scope, ScopeKind, Spend, TenantLimits,
 };
 use ledger::time::Stamp;
 use proptest::collection::vec;
@@ -31,16 +32,23 @@ fn op() -> impl Strategy<Value = Op> {
         who().prop_map(|who| Op::Expire { who }),
         Just(Op::FreeLost),
         (who(), pool(), amounts()).prop_map(|(who, pool, amounts)| Op::Grant { who, pool, amounts }),
-        (who(), number(), pool(), number(), vec(tenant_limits(), 0..4)).prop_map(
-            |(who, seq, pool, tokens, tenants)| { Op::Reserve { who, seq, pool, tokens, tenants: tenants.into() } }
-        ),
-        (number(), number(), number(), number()).prop_map(|(node, incarnation, seq, tokens)| Op::Correct {
+        (who(), number(), pool(), spend(), vec(tenant_limits(), 0..4)).prop_map(|(who, seq, pool, spend, tenants)| {
+            Op::Reserve { who, seq, pool, spend, tenants: tenants.into() }
+        }),
+        (number(), number(), number(), spend()).prop_map(|(node, incarnation, seq, used)| Op::Correct {
             node: NodeId(node),
             incarnation: Incarnation(incarnation),
             seq,
-            tokens
+            used
         }),
         number().prop_map(|day| Op::RollDay { day }),
+        number().prop_map(|month| Op::RollMonth { month }),
+        (tenant_limits(), quota_kind(), any::<i64>(), name()).prop_map(|(limits, kind, delta, by)| Op::AdjustQuota {
+            limits,
+            kind,
+            delta,
+            by
+        }),
         Just(Op::Checkpoint),
         (credential(), number()).prop_map(|(credential, until_day)| Op::Revoke { credential, until_day }),
         tenant_limits().prop_map(|limits| Op::SetTenant { limits }),
@@ -73,7 +81,7 @@ fn amounts() -> impl Strategy<Value = Amounts> {
 }
 
 fn report() -> impl Strategy<Value = Report> {
-    let end = (number(), option::of(number())).prop_map(|(seq, used)| End { seq, used });
+    let end = (number(), option::of(spend())).prop_map(|(seq, used)| End { seq, used });
     (vec(pool_report(), 0..4), vec(number(), 0..6), vec(end, 0..6), number())
         .prop_map(|(pools, absorbed, ends, low)| Report { pools, absorbed, ends, low })
 }
@@ -119,15 +127,30 @@ fn credential() -> impl Strategy<Value = Credential> {
     prop_oneof![any::<[u8; 32]>().prop_map(Credential::Hash), scope().prop_map(Credential::Scope)]
 }
 
+fn spend() -> impl Strategy<Value = Spend> {
+    (number(), number()).prop_map(|(tokens, cost_nano_usd)| Spend { tokens, cost_nano_usd })
+}
+
+fn quota_kind() -> impl Strategy<Value = QuotaKind> {
+    proptest::sample::select(&QuotaKind::ALL[..])
+}
+
+fn quotas() -> impl Strategy<Value = Quotas> {
+    let limit = || option::of((number(), any::<bool>()).prop_map(|(most, soft)| QuotaLimit { most, soft }));
+    proptest::array::uniform4(limit()).prop_map(|limits| {
+        QuotaKind::ALL.into_iter().zip(limits).fold(Quotas::default(), |quotas, (kind, limit)| quotas.with(kind, limit))
+    })
+}
+
 fn tenant_limits() -> impl Strategy<Value = TenantLimits> {
-    (scope(), number(), bucket(), bucket(), option::of(number()), option::of(number())).prop_map(
-        |(scope, version, requests, tokens, concurrent, tokens_per_day)| TenantLimits {
+    (scope(), number(), bucket(), bucket(), option::of(number()), quotas()).prop_map(
+        |(scope, version, requests, tokens, concurrent, quotas)| TenantLimits {
             scope,
             version,
             requests,
             tokens,
             concurrent,
-            tokens_per_day,
+            quotas,
         },
     )
 }

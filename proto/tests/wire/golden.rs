@@ -2,7 +2,8 @@
 
 use ledger::entry::{Amounts, End, Entry, Op, PoolReport, Refund, Report, Who};
 use ledger::model::{
-    BucketLimit, Credential, Epoch, Incarnation, NodeId, PoolId, PoolLimits, Rate, Scope, ScopeKind, TenantLimits,
+    BucketLimit, Credential, Epoch, Incarnation, NodeId, PoolId, PoolLimits, QuotaKind, QuotaLimit, Quotas, Rate,
+    Scope, ScopeKind, Spend, TenantLimits,
 };
 use ledger::time::Stamp;
 
@@ -30,9 +31,9 @@ pub(crate) fn every_op() -> Entry {
         reserve(vec![
             tenant(ScopeKind::Key, 0x10),
             TenantLimits { requests: None, tokens: None, concurrent: None, ..tenant(ScopeKind::User, 0x20) },
-            TenantLimits { concurrent: Some(0), tokens_per_day: None, ..tenant(ScopeKind::Team, 0x30) },
+            TenantLimits { concurrent: Some(0), quotas: Quotas::default(), ..tenant(ScopeKind::Team, 0x30) },
         ]),
-        Op::Correct { node: NodeId(3), incarnation: Incarnation(77), seq: 4_003, tokens: 950 },
+        Op::Correct { node: NodeId(3), incarnation: Incarnation(77), seq: 4_003, used: Spend::tokens(950) },
         Op::RollDay { day: 20_654 },
         Op::Checkpoint,
     ];
@@ -50,7 +51,7 @@ pub(crate) fn per_request() -> [Entry; 2] {
         oldest_slot: 12_345,
         ..PoolReport::default()
     }];
-    let ends = vec![End { seq: 4_004, used: Some(950) }];
+    let ends = vec![End { seq: 4_004, used: Some(Spend::tokens(950)) }];
     let report = Report { pools, absorbed: vec![4_004], ends, low: 4_005 };
     [one(reserve(vec![tenant(ScopeKind::Key, 0x10)])), one(Op::Contact { who: who(), report })]
 }
@@ -60,7 +61,7 @@ fn who() -> Who {
 }
 
 fn reserve(tenants: Vec<TenantLimits>) -> Op {
-    Op::Reserve { who: who(), seq: 4_004, pool: PoolId(2), tokens: 1_500, tenants: tenants.into() }
+    Op::Reserve { who: who(), seq: 4_004, pool: PoolId(2), spend: Spend::tokens(1_500), tenants: tenants.into() }
 }
 
 fn tenant(kind: ScopeKind, first: u8) -> TenantLimits {
@@ -70,7 +71,7 @@ fn tenant(kind: ScopeKind, first: u8) -> TenantLimits {
         requests: Some(BucketLimit { rate: Rate::per_sec(5), burst: 10 }),
         tokens: Some(BucketLimit { rate: Rate::per_min(90_000), burst: 9_000 }),
         concurrent: Some(4),
-        tokens_per_day: Some(1_000_000),
+        quotas: Quotas::default().with(QuotaKind::DayTokens, Some(QuotaLimit::hard(1_000_000))),
     }
 }
 
@@ -90,8 +91,11 @@ fn report() -> Report {
         ],
         oldest_slot: 12_340,
     };
-    let ends =
-        vec![End { seq: 4_001, used: Some(300) }, End { seq: 4_002, used: Some(0) }, End { seq: 4_003, used: None }];
+    let ends = vec![
+        End { seq: 4_001, used: Some(Spend::tokens(300)) },
+        End { seq: 4_002, used: Some(Spend::tokens(0)) },
+        End { seq: 4_003, used: None },
+    ];
     let pools = vec![first, PoolReport { pool: PoolId(u32::MAX), ..PoolReport::default() }];
     Report { pools, absorbed: vec![3_999, 4_000, u64::MAX], ends, low: 3_998 }
 }
@@ -99,11 +103,33 @@ fn report() -> Report {
 /// Entries of later releases, oldest first: a line of `later_ops.hex` each.
 fn later() -> Vec<Entry> {
     let one = |ops| Entry { proposer_term: 6, stamp: Stamp(2_345_678_901), ops };
-    vec![one(vec![
-        Op::Revoke { credential: Credential::Hash(std::array::from_fn(|i| i as u8)), until_day: 21_000 },
-        Op::Revoke { credential: Credential::Scope(tenant(ScopeKind::Team, 0x40).scope), until_day: u64::MAX },
-        Op::SetTenant { limits: tenant(ScopeKind::User, 0x50) },
-    ])]
+    let quotas = tenant(ScopeKind::Key, 0x60).quotas;
+    let quotas = quotas.with(QuotaKind::MonthTokens, Some(QuotaLimit { most: 9_000_000, soft: true }));
+    let quotas = quotas.with(QuotaKind::DayCost, Some(QuotaLimit { most: 1_000_000_000, soft: true }));
+    let quotas = quotas.with(QuotaKind::MonthCost, Some(QuotaLimit::hard(20_000_000_000)));
+    let budgeted = TenantLimits { quotas, ..tenant(ScopeKind::Key, 0x60) };
+    let spent = Spend { tokens: 950, cost_nano_usd: 11_000_000 };
+    let ends = vec![End { seq: 4_004, used: Some(spent) }];
+    vec![
+        one(vec![
+            Op::Revoke { credential: Credential::Hash(std::array::from_fn(|i| i as u8)), until_day: 21_000 },
+            Op::Revoke { credential: Credential::Scope(tenant(ScopeKind::Team, 0x40).scope), until_day: u64::MAX },
+            Op::SetTenant { limits: tenant(ScopeKind::User, 0x50) },
+        ]),
+        one(vec![
+            Op::RollMonth { month: 680 },
+            Op::AdjustQuota { limits: budgeted, kind: QuotaKind::MonthCost, delta: -70_000, by: "ann".into() },
+            Op::Reserve {
+                who: who(),
+                seq: 4_005,
+                pool: PoolId(2),
+                spend: Spend { tokens: 1_600, cost_nano_usd: 20_000_000 },
+                tenants: [budgeted].into(),
+            },
+            Op::Contact { who: who(), report: Report { ends, ..Report::default() } },
+            Op::Correct { node: NodeId(3), incarnation: Incarnation(77), seq: 4_003, used: spent },
+        ]),
+    ]
 }
 
 #[test]

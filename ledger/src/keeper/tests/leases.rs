@@ -81,7 +81,7 @@ fn an_idle_node_returns_its_slice_and_falls_silent() {
     let mut rig = Rig::new(1, Rules::ALL, limits);
     for _ in 0..100 {
         for ticket in rig.admit_all(0, 1, 20) {
-            rig.keeper(0).settle(ticket, 20);
+            rig.keeper(0).settle(ticket, crate::model::Spend::tokens(20));
         }
         rig.run(10_000);
     }
@@ -91,7 +91,9 @@ fn an_idle_node_returns_its_slice_and_falls_silent() {
     rig.run(50_000_000);
     assert_eq!((rig.log.len(), rig.contacts), (entries, contacts), "the log grows while nothing happens");
     assert!(rig.keeper(0).lease_until() < rig.boot(0), "the lease has lapsed");
-    rig.admit_all(0, 1, 20).into_iter().for_each(|ticket| rig.keeper(0).settle(ticket, 20));
+    rig.admit_all(0, 1, 20)
+        .into_iter()
+        .for_each(|ticket| rig.keeper(0).settle(ticket, crate::model::Spend::tokens(20)));
     assert!(rig.log.len() > entries, "and is taken up again");
 }
 
@@ -100,7 +102,9 @@ fn ten_thousand_uncontended_requests_take_less_than_two_hundred_entries() {
     let plenty = |burst| BucketLimit { rate: Rate::per_sec(burst), burst };
     let limits = PoolLimits { tokens: Some(plenty(1_000_000)), requests: Some(plenty(10_000)), concurrent: Some(200) };
     let mut rig = Rig::new(1, Rules::ALL, limits);
-    rig.admit_all(0, 1, 100).into_iter().for_each(|ticket| rig.keeper(0).settle(ticket, 100));
+    rig.admit_all(0, 1, 100)
+        .into_iter()
+        .for_each(|ticket| rig.keeper(0).settle(ticket, crate::model::Spend::tokens(100)));
     rig.run(2_000_000);
     let (entries, contacts) = (rig.log.len(), rig.contacts);
     let mut waited = 0;
@@ -119,7 +123,7 @@ fn ten_thousand_uncontended_requests_take_less_than_two_hundred_entries() {
         }
         if running.len() > 20 {
             let ticket = running.pop_front().unwrap();
-            rig.keeper(0).settle(ticket, 50);
+            rig.keeper(0).settle(ticket, crate::model::Spend::tokens(50));
         }
     }
     let (entries, contacts) = (rig.log.len() - entries, rig.contacts - contacts);
@@ -136,5 +140,5 @@ fn a_node_in_use_renews_its_lease_in_good_time() {
         let left_us = rig.keeper(0).lease_until().0.saturating_sub(rig.boot(0).0);
         assert!(left_us > LEASE_US - 2 * RENEW_US, "{left_us} us left");
     }
-    tickets.into_iter().for_each(|ticket| rig.keeper(0).settle(ticket, 10));
+    tickets.into_iter().for_each(|ticket| rig.keeper(0).settle(ticket, crate::model::Spend::tokens(10)));
 }

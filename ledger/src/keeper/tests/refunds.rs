@@ -22,7 +22,9 @@ fn spent(rig: &Rig) -> u128 {
 /// A pool of which half is spent, a while ago, and which hardly fills: refunds have room.
 fn half_empty() -> Rig {
     let mut rig = Rig::new(1, Rules::ALL, tokens(LIMIT));
-    rig.admit_copies(0, 1, &guest(5_000)).into_iter().for_each(|ticket| rig.keeper(0).settle(ticket, 5_000));
+    rig.admit_copies(0, 1, &guest(5_000))
+        .into_iter()
+        .for_each(|ticket| rig.keeper(0).settle(ticket, crate::model::Spend::tokens(5_000)));
     rig.run(5_000_000);
     rig
 }
@@ -30,8 +32,14 @@ fn half_empty() -> Rig {
 /// A request with a tenant: it goes by the leader and is given no slice, and its end is told at once.
 fn guest(tokens: u64) -> Request {
     let scope = Scope { kind: ScopeKind::Key, id: [1; 16] };
-    let limits =
-        TenantLimits { scope, version: 1, requests: None, tokens: None, concurrent: Some(100), tokens_per_day: None };
+    let limits = TenantLimits {
+        scope,
+        version: 1,
+        requests: None,
+        tokens: None,
+        concurrent: Some(100),
+        quotas: crate::model::Quotas::default(),
+    };
     request_of(5, tokens, None, &[limits])
 }
 
@@ -43,7 +51,7 @@ fn short_requests_of_one_slot_are_all_refunded() {
     for _ in 0..4 {
         let tickets = rig.admit_copies(0, 1, &guest(1_000));
         assert_eq!(tickets.len(), 1);
-        tickets.into_iter().for_each(|ticket| rig.keeper(0).settle(ticket, 10));
+        tickets.into_iter().for_each(|ticket| rig.keeper(0).settle(ticket, crate::model::Spend::tokens(10)));
         rig.talk();
         rig.pass(1_000);
     }
@@ -60,11 +68,13 @@ fn a_request_that_waited_while_others_ran_is_refunded() {
     rig.run(1_000_000);
     assert!(rig.words.is_empty(), "there is not that much yet");
     let urgent = Request { priority: Priority(0), ..guest(1) };
-    rig.admit_copies(0, 1, &urgent).into_iter().for_each(|ticket| rig.keeper(0).settle(ticket, 1));
+    rig.admit_copies(0, 1, &urgent)
+        .into_iter()
+        .for_each(|ticket| rig.keeper(0).settle(ticket, crate::model::Spend::tokens(1)));
     rig.run(10_000_000);
     let tickets = rig.granted(0);
     assert_eq!(tickets.len(), 1);
-    tickets.into_iter().for_each(|ticket| rig.keeper(0).settle(ticket, 5));
+    tickets.into_iter().for_each(|ticket| rig.keeper(0).settle(ticket, crate::model::Spend::tokens(5)));
     rig.run(1_000_000);
     let lost_room = 20;
     assert!(spent(&rig) - before <= 1 + 5 + lost_room, "{} were refunded as nothing", spent(&rig) - before);
@@ -76,7 +86,7 @@ fn an_overrun_is_not_forgotten_when_the_lease_ends_before_it_is_told() {
     let before = spent(&rig);
     let tickets = rig.admit_copies(0, 1, &guest(100));
     rig.cut_off(0);
-    tickets.into_iter().for_each(|ticket| rig.keeper(0).settle(ticket, 3_100));
+    tickets.into_iter().for_each(|ticket| rig.keeper(0).settle(ticket, crate::model::Spend::tokens(3_100)));
     expire(&mut rig);
     rig.join(0);
     rig.run(1_000_000);
@@ -90,7 +100,7 @@ fn an_overrun_is_counted_once_however_often_it_is_told() {
     let before = spent(&rig);
     let tickets = rig.admit_copies(0, 1, &guest(100));
     // The report is heard, the reply is lost, and the lease ends.
-    tickets.into_iter().for_each(|ticket| rig.keeper(0).settle(ticket, 600));
+    tickets.into_iter().for_each(|ticket| rig.keeper(0).settle(ticket, crate::model::Spend::tokens(600)));
     let contact = rig.say(0).unwrap();
     rig.hear(vec![contact]);
     expire(&mut rig);
@@ -111,7 +121,9 @@ fn expire(rig: &mut Rig) {
 fn a_request_that_was_not_sent_gives_everything_back() {
     let limits = PoolLimits { requests: Some(LIMIT), concurrent: Some(3), ..tokens(LIMIT) };
     let mut rig = Rig::new(1, Rules::ALL, limits);
-    rig.admit_copies(0, 1, &guest(5_000)).into_iter().for_each(|ticket| rig.keeper(0).settle(ticket, 5_000));
+    rig.admit_copies(0, 1, &guest(5_000))
+        .into_iter()
+        .for_each(|ticket| rig.keeper(0).settle(ticket, crate::model::Spend::tokens(5_000)));
     rig.run(5_000_000);
     let before = pool(&rig);
     rig.admit_copies(0, 3, &guest(1_000)).into_iter().for_each(|ticket| rig.keeper(0).give_back(ticket));

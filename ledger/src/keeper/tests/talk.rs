@@ -28,7 +28,7 @@ fn assert_quiet(rig: &mut Rig) {
 }
 
 fn settle(rig: &mut Rig, node: usize, tickets: Vec<Ticket>, used: u64) {
-    tickets.into_iter().for_each(|ticket| rig.keeper(node).settle(ticket, used));
+    tickets.into_iter().for_each(|ticket| rig.keeper(node).settle(ticket, crate::model::Spend::tokens(used)));
 }
 
 #[test]
@@ -204,7 +204,7 @@ fn any_order_of_messages_ends_in_the_same_counters() {
         rig.talk();
         let mut messages: Vec<Contact> = Vec::new();
         for ticket in tickets {
-            rig.keeper(0).settle(ticket, 600);
+            rig.keeper(0).settle(ticket, crate::model::Spend::tokens(600));
             rig.pass(2 * RENEW_US);
             messages.extend(rig.say(0));
         }

@@ -40,8 +40,8 @@ impl Desk {
     /// As `ask`, without time or talk.
     pub(super) fn ask_at_once(&mut self, node: usize, label: char, request: &Request) {
         match self.rig.admit(node, request) {
-            Decision::Go(ticket) => self.serve(node, label, ticket, request.tokens),
-            Decision::Wait(wait) => _ = self.waits.insert((node, wait), (label, request.tokens)),
+            Decision::Go(ticket) => self.serve(node, label, ticket, request.spend.tokens),
+            Decision::Wait(wait) => _ = self.waits.insert((node, wait), (label, request.spend.tokens)),
             other => panic!("{label}: {other:?}"),
         }
     }
@@ -49,7 +49,7 @@ impl Desk {
     /// What runs ends, having used what it reserved. Whoever is next is served.
     pub(super) fn end_all(&mut self) {
         for (node, ticket, tokens) in std::mem::take(&mut self.running) {
-            self.rig.keeper(node).settle(ticket, tokens);
+            self.rig.keeper(node).settle(ticket, crate::model::Spend::tokens(tokens));
         }
         self.listen();
     }

@@ -14,7 +14,7 @@ fn limited(requests: BucketLimit) -> TenantLimits {
         requests: Some(requests),
         tokens: None,
         concurrent: None,
-        tokens_per_day: None,
+        quotas: crate::model::Quotas::default(),
     }
 }
 
@@ -60,7 +60,7 @@ fn an_estimate_leaves_out_what_is_less_urgent() {
 fn an_estimate_counts_the_debt_that_must_be_paid_first() {
     let mut desk = Desk::new(1, tokens(LIMIT), STRICT);
     for ticket in desk.rig.admit_all(0, 1, 1_000) {
-        desk.rig.keeper(0).settle(ticket, 4_000);
+        desk.rig.keeper(0).settle(ticket, crate::model::Spend::tokens(4_000));
     }
     desk.run(300_000);
     desk.ask(0, 'a', &request(100));
@@ -115,7 +115,8 @@ fn a_refusal_changes_no_balance() {
         requests: None,
         tokens: Some(LIMIT),
         concurrent: Some(10),
-        tokens_per_day: Some(1_000),
+        quotas: crate::model::Quotas::default()
+            .with(crate::model::QuotaKind::DayTokens, Some(crate::model::QuotaLimit::hard(1_000))),
         ..poor
     };
     let request = request_of(5, 10, None, &[rich, poor]);

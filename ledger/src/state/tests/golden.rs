@@ -38,7 +38,8 @@ fn every_script_is_run() {
     assert_eq!(names, SCRIPTS);
 }
 
-const SCRIPTS: [&str; 13] = [
+const SCRIPTS: [&str; 14] = [
+    "budgets",
     "changes",
     "days",
     "entries",
@@ -112,6 +113,11 @@ fn a_quota_is_of_one_day_and_an_expired_hold_is_corrected_once() {
 #[test]
 fn a_revocation_is_remembered_and_set_limits_beat_older_copies() {
     check("changes");
+}
+
+#[test]
+fn a_budget_is_exact_over_its_windows_and_tells_of_its_levels() {
+    check("budgets");
 }
 
 #[test]

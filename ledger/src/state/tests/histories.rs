@@ -4,7 +4,8 @@
 use super::nodes::{Node, Run};
 use crate::entry::{Amounts, Entry, LogPos, Op, Outcome, Who};
 use crate::model::{
-    BucketLimit, Credential, NodeId, PoolId, PoolLimits, Rate, Scope, ScopeKind, TenantLimits, Tenants,
+    BucketLimit, Credential, NodeId, PoolId, PoolLimits, QuotaKind, QuotaLimit, Quotas, Rate, Scope, ScopeKind, Spend,
+    TenantLimits, Tenants, Windows,
 };
 use crate::rules::Rules;
 use crate::state::State;
@@ -19,6 +20,10 @@ const TOKENS: BucketLimit = BucketLimit { rate: Rate { units: 97, per_us: 1_000_
 const CALLS: BucketLimit = BucketLimit { rate: Rate { units: 30, per_us: 1_000_000 }, burst: 40 };
 const PERMITS: u64 = 9;
 const QUOTA: u64 = 900;
+const BUDGET: u64 = 4_000;
+
+/// What a token costs.
+const PRICE: u64 = 3;
 
 /// What happens next. `usize` picks among what there is.
 #[derive(Clone, Debug)]
@@ -38,6 +43,7 @@ enum Step {
     FreeLost,
     Limits(usize),
     Day,
+    Month,
     Checkpoint,
     Correct(usize, u64),
     SetTenant,
@@ -63,6 +69,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Step::FreeLost),
         1 => prop_oneof![2 => Just(0usize), 1 => 1usize..4].prop_map(Step::Limits),
         1 => Just(Step::Day),
+        1 => Just(Step::Month),
         1 => Just(Step::Checkpoint),
         1 => (which, 0u64..150).prop_map(|(a, t)| Step::Correct(a, t)),
         1 => Just(Step::SetTenant),
@@ -78,15 +85,31 @@ fn tenant() -> TenantLimits {
         requests: None,
         tokens: Some(TOKENS),
         concurrent: Some(6),
-        tokens_per_day: Some(QUOTA),
+        quotas: Quotas::default()
+            .with(QuotaKind::DayTokens, Some(QuotaLimit::hard(QUOTA)))
+            .with(QuotaKind::MonthCost, Some(QuotaLimit::hard(BUDGET))),
     }
 }
 
 /// A hold on the tenant, as the naive books have it.
 #[derive(Clone, Copy)]
 struct Hold {
-    tokens: u64,
-    day: u64,
+    spend: Spend,
+    windows: Windows,
+}
+
+/// The quotas that the tenant has.
+const KINDS: [QuotaKind; 2] = [QuotaKind::DayTokens, QuotaKind::MonthCost];
+
+impl Hold {
+    /// The window and the units of a quota.
+    fn of(&self, kind: QuotaKind) -> ((QuotaKind, u64), u64) {
+        ((kind, self.windows.of(kind)), kind.of(self.spend))
+    }
+}
+
+pub(super) fn priced(tokens: u64) -> Spend {
+    Spend { tokens, cost_nano_usd: tokens * PRICE }
 }
 
 struct History {
@@ -101,8 +124,8 @@ struct History {
     orphans: Vec<Stamp>,
     open: BTreeMap<(Who, u64), Hold>,
     lost: Vec<((Who, u64), Hold)>,
-    used: u64,
-    overrun: u64,
+    /// What each window was charged, and how much of it was beyond what had been reserved.
+    used: BTreeMap<(QuotaKind, u64), (u64, u64)>,
     versions: u64,
     /// Until which day each key is known to be revoked.
     revoked: BTreeMap<u8, u64>,
@@ -120,13 +143,13 @@ impl History {
             orphans: Vec::new(),
             open: BTreeMap::new(),
             lost: Vec::new(),
-            used: 0,
-            overrun: 0,
+            used: BTreeMap::new(),
             versions: 1,
             revoked: BTreeMap::new(),
         };
         history.limit(0);
         history.apply(Op::RollDay { day: 1 });
+        history.apply(Op::RollMonth { month: 1 });
         for node in 0..3 {
             history.nodes.push(Node::default());
             history.up(node, "boot".into());
@@ -215,6 +238,7 @@ impl History {
             Step::FreeLost => _ = self.apply(Op::FreeLost),
             Step::Limits(which) => self.limit(which),
             Step::Day => self.roll(),
+            Step::Month => self.roll_month(),
             Step::Checkpoint => _ = self.apply(Op::Checkpoint),
             Step::Correct(which, tokens) => self.correct(which, tokens),
             Step::SetTenant => self.set_tenant(),
@@ -232,7 +256,7 @@ impl History {
     }
 
     fn revoke(&mut self, key: u8, days: u64) {
-        let until_day = self.state.day() + days;
+        let until_day = self.state.windows().day + days;
         let version = self.state.revoked_version();
         let credential = Credential::Hash([key; 32]);
         let changed = self.apply(Op::Revoke { credential, until_day }) == Outcome::Done;
@@ -265,7 +289,7 @@ impl History {
         let tenants: Tenants = if with_tenant { Arc::from([tenant()]) } else { Arc::from([]) };
         let seq = self.nodes[node].next_seq();
         let who = self.nodes[node].who;
-        let op = Op::Reserve { who, seq, pool: POOL, tokens, tenants };
+        let op = Op::Reserve { who, seq, pool: POOL, spend: priced(tokens), tenants };
         let outcome = self.apply(op.clone());
         let before = self.state.clone();
         if let Outcome::Reserved(hold) = outcome {
@@ -273,7 +297,7 @@ impl History {
             assert_eq!(State { at: before.at, ..self.state.clone() }, before);
             self.nodes[node].reserved.insert(seq, hold);
             if with_tenant {
-                self.open.insert((life(who), seq), Hold { tokens, day: self.state.day() });
+                self.open.insert((life(who), seq), Hold { spend: priced(tokens), windows: self.state.windows() });
             }
         }
     }
@@ -293,11 +317,7 @@ impl History {
             for end in &report.ends {
                 // L6: the first word on an end is the last.
                 let Some(hold) = self.open.remove(&(life(who), end.seq)) else { continue };
-                let used = end.used.unwrap_or(0);
-                if hold.day == self.state.day() {
-                    self.used += used;
-                    self.overrun += used.saturating_sub(hold.tokens);
-                }
+                self.charge(hold, end.used.unwrap_or_default());
             }
         }
         if let Outcome::Stale(Some(epoch)) = outcome
@@ -317,8 +337,8 @@ impl History {
         let lost: Vec<_> = self.open.keys().copied().filter(|&(who, _)| who == life(old)).collect();
         for key in lost {
             let hold = self.open.remove(&key).unwrap();
-            if hold.day == self.state.day() {
-                self.used += hold.tokens;
+            self.charge(hold, hold.spend);
+            if self.is_open(hold) {
                 self.lost.push((key, hold));
             }
         }
@@ -327,12 +347,37 @@ impl History {
         self.up(node, kept);
     }
 
+    fn charge(&mut self, hold: Hold, used: Spend) {
+        for kind in KINDS {
+            let (window, held) = hold.of(kind);
+            let (sum, overrun) = self.used.entry(window).or_default();
+            *sum += kind.of(used);
+            *overrun += kind.of(used).saturating_sub(held);
+        }
+    }
+
+    /// Whether the window of any quota is the present one or the one before.
+    fn is_open(&self, hold: Hold) -> bool {
+        KINDS.into_iter().any(|kind| hold.windows.of(kind) + 1 >= self.state.windows().of(kind))
+    }
+
     fn roll(&mut self) {
-        let day = self.state.day() + 1;
+        let day = self.state.windows().day + 1;
         assert_eq!(self.apply(Op::RollDay { day: day + 1 }), Outcome::Nothing);
         assert_eq!(self.apply(Op::RollDay { day }), Outcome::Done);
-        (self.used, self.overrun) = (0, 0);
-        self.lost.clear();
+        self.forget_closed();
+    }
+
+    fn roll_month(&mut self) {
+        let month = self.state.windows().month + 1;
+        assert_eq!(self.apply(Op::RollMonth { month: month + 1 }), Outcome::Nothing);
+        assert_eq!(self.apply(Op::RollMonth { month }), Outcome::Done);
+        self.forget_closed();
+    }
+
+    fn forget_closed(&mut self) {
+        let lost = std::mem::take(&mut self.lost);
+        self.lost = lost.into_iter().filter(|&(_, hold)| self.is_open(hold)).collect();
     }
 
     fn correct(&mut self, which: usize, tokens: u64) {
@@ -340,10 +385,15 @@ impl History {
             return;
         }
         let ((who, seq), hold) = self.lost.remove(which % self.lost.len());
-        let op = Op::Correct { node: who.node, incarnation: who.incarnation, seq, tokens };
+        let op = Op::Correct { node: who.node, incarnation: who.incarnation, seq, used: priced(tokens) };
         assert_eq!(self.apply(op.clone()), Outcome::Done);
         assert_eq!(self.apply(op), Outcome::Nothing, "a correction counts once");
-        self.used -= hold.tokens.saturating_sub(tokens);
+        for kind in KINDS {
+            let (window, held) = hold.of(kind);
+            if let Some((sum, _)) = self.used.get_mut(&window) {
+                *sum -= held.saturating_sub(kind.of(priced(tokens)));
+            }
+        }
     }
 
     /// What must be true after every entry.
@@ -363,7 +413,7 @@ impl History {
         prop_assert_eq!(pool.tokens.as_ref().map(|bucket| bucket.outstanding), Some(leased + attached.tokens));
         prop_assert_eq!(pool.requests.as_ref().map(|bucket| bucket.outstanding), Some(calls + attached.requests));
         prop_assert_eq!(pool.attached_permits, attached.permits);
-        for (&key, &until_day) in self.revoked.iter().filter(|(_, until_day)| **until_day >= self.state.day()) {
+        for (&key, &until_day) in self.revoked.iter().filter(|(_, until_day)| **until_day >= self.state.windows().day) {
             prop_assert!(self.state.is_revoked(&[key; 32]), "revoked until day {}", until_day);
         }
         // L3: whatever runs has a permit, and a node runs no more than it holds.
@@ -371,11 +421,19 @@ impl History {
         prop_assert!((running + self.orphans.len()) as u64 <= pool.permits_out(), "L3: more runs than has permits");
         prop_assert!(pool.permits_out() <= PERMITS, "L3");
         // L4 and the quota's conservation: used and pending are what the naive books say.
-        let row = self.state.tenants.get(&tenant().scope).filter(|row| row.day.day == self.state.day());
-        let (used, pending) = row.map_or((0, 0), |row| (row.day.used, row.day.pending));
-        let today = self.open.values().filter(|hold| hold.day == self.state.day());
-        prop_assert_eq!((used, pending), (self.used, today.map(|hold| hold.tokens).sum::<u64>()));
-        prop_assert!(used + pending <= QUOTA + self.overrun, "L4");
+        let windows = self.state.windows();
+        for (kind, limit) in tenant().quotas.iter() {
+            let row = self.state.tenants.get(&tenant().scope).and_then(|row| row.quota(kind).copied());
+            let mut row = row.unwrap_or_else(|| crate::state::quota::Quota::new(kind, windows));
+            row.roll(windows);
+            for (window, back) in [(row.now, 0), (row.last, 1)] {
+                let key = (kind, windows.of(kind) - back);
+                let pending = self.open.values().filter(|hold| hold.of(kind).0 == key).map(|hold| hold.of(kind).1);
+                let (used, overrun) = self.used.get(&key).copied().unwrap_or_default();
+                prop_assert_eq!((window.used, window.pending), (used, pending.sum::<u64>()), "{:?}", key);
+                prop_assert!(window.used + window.pending <= limit.most + overrun, "L4");
+            }
+        }
         Ok(())
     }
 

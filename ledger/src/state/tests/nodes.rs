@@ -124,7 +124,7 @@ impl Node {
             refunds: self.refunds.iter().map(refund).collect(),
             oldest_slot: oldest.unwrap_or(now_slot).min(now_slot),
         }];
-        let ends = self.ends.iter().map(|&(seq, used)| End { seq, used }).collect();
+        let ends = self.ends.iter().map(|&(seq, used)| End { seq, used: used.map(super::histories::priced) }).collect();
         self.sent.push((self.who, Report { pools, absorbed: self.absorbed.clone(), ends, low: 0 }));
     }
 

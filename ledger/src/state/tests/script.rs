@@ -6,19 +6,21 @@
 //! pool gpt tokens 1000/s burst 1000 requests 5/s burst 5 concurrent 2 max 60s | remove gpt
 //! up 1 boot a life 1                    node 1's process begins
 //! contact 1 [epoch 2] [up 3] gpt spent 10 returned 5 over 1 calls 2 calls-back 1 base 1 freed 1
-//!         refund SLOT:TOKENS[:CALLS] oldest SLOT | absorbed 1,2 | end 3:100,4:void | low 5
+//!         refund SLOT:TOKENS[:CALLS] oldest SLOT | absorbed 1,2 | end 3:100,4:void,5:100:COST | low 5
 //! expire 1 | free-lost | grant 1 gpt tokens 100 calls 1 permits 1
-//! tenant key:a requests 1/s burst 1 tokens 10/s burst 20 concurrent 2 day 500      (a name for what follows)
+//! tenant key:a requests 1/s burst 1 tokens 10/s burst 20 concurrent 2 day 500 month 900 day-cost 5 month-cost 9 soft day
+//!         (a name for what follows)
 //! stale key:a concurrent 9                  as tenant, with a version before any other
-//! reserve 1 #7 gpt 600 [for key:a,team:t] | correct 1 up 3 #7 100 | day 2 | checkpoint
+//! reserve 1 #7 gpt 600 [cost 9] [for key:a,team:t] | correct 1 up 3 #7 100 [cost 9] | day 2 | month 2 | checkpoint
+//! adjust key:a day -100
 //! revoke HEX|key:a until 400 | set-tenant key:a                     (as named)
 //! show [pools|nodes|tenants|revoked]            prints rows
 //! ```
 
-use crate::entry::{Amounts, End, Entry, LogPos, Op, Outcome, PoolReport, Refund, Report, Retry, Who};
+use crate::entry::{Amounts, Effect, End, Entry, LogPos, Op, Outcome, PoolReport, Refund, Report, Retry, Who};
 use crate::model::{
-    BucketLimit, Credential, Epoch, Incarnation, NodeId, PoolId, PoolLimits, Rate, Scope, ScopeKind, TenantLimits,
-    Tenants,
+    BucketLimit, Credential, Epoch, Incarnation, NodeId, PoolId, PoolLimits, QuotaKind, QuotaLimit, Quotas, Rate,
+    Scope, ScopeKind, Spend, TenantLimits, Tenants,
 };
 use crate::rules::Rules;
 use crate::state::{Bucket, State};
@@ -110,6 +112,10 @@ impl Script {
             let short: Vec<&str> = command.split_whitespace().take(3).collect();
             writeln!(output, "{}: {}", short.join(" "), show_outcome(&outcome)).unwrap();
         }
+        for Effect::QuotaReached { scope, kind, window, percent, used, most } in applied.effects {
+            let (scope, name) = (show_scope(scope), quota_name(kind));
+            writeln!(output, "  {scope} has reached {percent} % of {name} {window}: {used} of {most}").unwrap();
+        }
     }
 
     fn op(&self, command: &str) -> Op {
@@ -149,16 +155,22 @@ impl Script {
                 let who = self.who(&mut words);
                 let seq = seq(&mut words);
                 let pool = self.pool(words.next().unwrap());
-                let tokens = number(&mut words);
+                let spend = spend(&mut words);
                 let names = after(&mut words, "for").map(str::to_owned).unwrap_or_default();
                 let names = names.split(',').filter(|name| !name.is_empty());
                 let tenants: Tenants = names.map(|name| self.tenants[name]).collect();
-                Op::Reserve { who, seq, pool, tokens, tenants }
+                Op::Reserve { who, seq, pool, spend, tenants }
             }
             "correct" => {
                 let who = self.who(&mut words);
                 let seq = seq(&mut words);
-                Op::Correct { node: who.node, incarnation: who.incarnation, seq, tokens: number(&mut words) }
+                Op::Correct { node: who.node, incarnation: who.incarnation, seq, used: spend(&mut words) }
+            }
+            "month" => Op::RollMonth { month: number(&mut words) },
+            "adjust" => {
+                let limits = self.tenants[words.next().unwrap()];
+                let kind = quota_kind(words.next().unwrap()).unwrap();
+                Op::AdjustQuota { limits, kind, delta: words.next().unwrap().parse().unwrap(), by: "admin".into() }
             }
             "day" => Op::RollDay { day: number(&mut words) },
             "checkpoint" => Op::Checkpoint,
@@ -218,8 +230,8 @@ impl Script {
         let all = what.is_none();
         let mut state = self.state.clone();
         state.pools.values_mut().for_each(|pool| pool.advance(state.stamp, Rules::ALL));
-        let (day, now, mark) = (state.day, state.stamp, state.reserved);
-        state.tenants.values_mut().for_each(|tenant| tenant.touch(None, day, now, mark, Rules::ALL));
+        let (windows, now, mark) = (state.windows, state.stamp, state.reserved);
+        state.tenants.values_mut().for_each(|tenant| tenant.touch(None, windows, now, mark, Rules::ALL));
         if all || what == Some("pools") {
             for pool in state.pools.values() {
                 let mut line = format!("pool {}:", pool.name);
@@ -263,9 +275,14 @@ impl Script {
                     let lost: u64 = tenant.lost.iter().map(|&(_, permits)| permits).sum();
                     write!(line, " permits {}+{lost} of {most}", tenant.permits).unwrap();
                 }
-                if let Some(most) = tenant.limits.tokens_per_day {
-                    let day = tenant.day;
-                    write!(line, " day {} used {} pending {} of {most}", day.day, day.used, day.pending).unwrap();
+                for (quota, limit) in tenant.quotas_in_force() {
+                    let (name, window, most) = (quota_name(quota.kind), quota.now, limit.most);
+                    write!(line, " {name} {} used {} pending {} of", window.index, window.used, window.pending)
+                        .unwrap();
+                    write!(line, " {}{most}", if limit.soft { "soft " } else { "" }).unwrap();
+                    if quota.last.used + quota.last.pending > 0 {
+                        write!(line, " (before: used {} pending {})", quota.last.used, quota.last.pending).unwrap();
+                    }
                 }
                 writeln!(output, "{line}").unwrap();
             }
@@ -303,7 +320,7 @@ fn limits(words: &mut Words<'_>) -> (TenantLimits, u64) {
         requests: None,
         tokens: None,
         concurrent: None,
-        tokens_per_day: None,
+        quotas: Quotas::default(),
     };
     let mut request_us_max = 60_000_000;
     while let Some(word) = words.next() {
@@ -311,9 +328,16 @@ fn limits(words: &mut Words<'_>) -> (TenantLimits, u64) {
             "tokens" => limits.tokens = Some(bucket_limit(words)),
             "requests" => limits.requests = Some(bucket_limit(words)),
             "concurrent" => limits.concurrent = Some(number(words)),
-            "day" => limits.tokens_per_day = Some(number(words)),
+            "soft" => {
+                let kind = quota_kind(words.next().unwrap()).unwrap();
+                let soft = limits.quotas.get(kind).map(|limit| QuotaLimit { soft: true, ..limit });
+                limits.quotas = limits.quotas.with(kind, soft);
+            }
             "max" => request_us_max = us(words.next().unwrap()),
-            other => panic!("no limit {other}"),
+            other => {
+                let kind = quota_kind(other).unwrap_or_else(|| panic!("no limit {other}"));
+                limits.quotas = limits.quotas.with(kind, Some(QuotaLimit::hard(number(words))));
+            }
         }
     }
     (limits, request_us_max)
@@ -328,7 +352,9 @@ fn bucket_limit(words: &mut Words<'_>) -> BucketLimit {
 
 fn show_end(end: &str) -> End {
     let (seq, used) = end.split_once(':').unwrap();
-    End { seq: seq.parse().unwrap(), used: (used != "void").then(|| used.parse().unwrap()) }
+    let (tokens, cost) = used.split_once(':').unwrap_or((used, "0"));
+    let used = || Spend { tokens: tokens.parse().unwrap(), cost_nano_usd: cost.parse().unwrap() };
+    End { seq: seq.parse().unwrap(), used: (tokens != "void").then(used) }
 }
 
 fn show_outcome(outcome: &Outcome) -> String {
@@ -340,8 +366,9 @@ fn show_outcome(outcome: &Outcome) -> String {
         }
         Outcome::Reserved(hold) => {
             let Amounts { tokens, requests, permits } = hold.amounts;
-            let left = hold.quota_left.map_or(String::new(), |left| format!(", {left} left today"));
-            format!("reserved {tokens} tokens {requests} calls {permits} permits{left}")
+            let left = hold.quota_left.map_or(String::new(), |left| format!(", {left} tokens left"));
+            let money = hold.budget_left.map_or(String::new(), |left| format!(", {left} nano-USD left"));
+            format!("reserved {tokens} tokens {requests} calls {permits} permits{left}{money}")
         }
         Outcome::Refused { scope, dimension, retry } => {
             let retry = match retry {
@@ -399,6 +426,25 @@ fn scope(name: &str) -> Scope {
 fn show_scope(scope: Scope) -> String {
     let name = String::from_utf8_lossy(&scope.id).trim_end_matches('\0').to_owned();
     format!("{}:{name}", format!("{:?}", scope.kind).to_lowercase())
+}
+
+/// Tokens, and what they cost.
+fn spend(words: &mut Words<'_>) -> Spend {
+    let tokens = number(words);
+    Spend { tokens, cost_nano_usd: after(words, "cost").map_or(0, |cost| cost.parse().unwrap()) }
+}
+
+fn quota_name(kind: QuotaKind) -> &'static str {
+    match kind {
+        QuotaKind::DayTokens => "day",
+        QuotaKind::MonthTokens => "month",
+        QuotaKind::DayCost => "day-cost",
+        QuotaKind::MonthCost => "month-cost",
+    }
+}
+
+fn quota_kind(name: &str) -> Option<QuotaKind> {
+    QuotaKind::ALL.into_iter().find(|&kind| quota_name(kind) == name)
 }
 
 fn after<'a>(words: &mut Words<'a>, name: &str) -> Option<&'a str> {

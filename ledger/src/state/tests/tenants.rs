@@ -1,7 +1,9 @@
 //! Tenants' limits where rows come and go: what a row has forgotten must not be paid back.
 
 use crate::entry::{End, Entry, LogPos, Op, Outcome, Report};
-use crate::model::{BucketLimit, NodeId, PoolId, PoolLimits, Rate, Scope, ScopeKind, TenantLimits};
+use crate::model::{
+    BucketLimit, NodeId, PoolId, PoolLimits, QuotaKind, QuotaLimit, Quotas, Rate, Scope, ScopeKind, Spend, TenantLimits,
+};
 use crate::rules::Rules;
 use crate::state::State;
 use crate::time::Stamp;
@@ -14,7 +16,7 @@ struct Ledger {
 
 fn tenant(version: u64, tokens: Option<BucketLimit>) -> TenantLimits {
     let scope = Scope { kind: ScopeKind::Key, id: [7; 16] };
-    TenantLimits { scope, version, requests: None, tokens, concurrent: None, tokens_per_day: None }
+    TenantLimits { scope, version, requests: None, tokens, concurrent: None, quotas: Quotas::default() }
 }
 
 impl Ledger {
@@ -36,13 +38,13 @@ impl Ledger {
 
     fn reserve(&mut self, at_us: u64, seq: u64, tokens: u64, limits: TenantLimits) -> bool {
         let who = self.state.who(NodeId(1)).unwrap();
-        let op = Op::Reserve { who, seq, pool: PoolId(0), tokens, tenants: Arc::from([limits]) };
+        let op = Op::Reserve { who, seq, pool: PoolId(0), spend: Spend::tokens(tokens), tenants: Arc::from([limits]) };
         matches!(self.apply(at_us, op), Outcome::Reserved(_))
     }
 
     fn end(&mut self, at_us: u64, seq: u64, used: Option<u64>) {
         let who = self.state.who(NodeId(1)).unwrap();
-        let report = Report { ends: vec![End { seq, used }], ..Report::default() };
+        let report = Report { ends: vec![End { seq, used: used.map(Spend::tokens) }], ..Report::default() };
         assert_eq!(self.apply(at_us, Op::Contact { who, report }), Outcome::Done);
     }
 }
@@ -87,11 +89,16 @@ fn a_refusal_takes_nothing_from_anybody() {
     let mut ledger = Ledger::new();
     let other = Scope { kind: ScopeKind::Team, id: [8; 16] };
     let poor = tenant(1, Some(BucketLimit { burst: 10, ..LIMIT }));
-    let rich =
-        TenantLimits { scope: other, concurrent: Some(5), tokens_per_day: Some(1_000), ..tenant(1, Some(LIMIT)) };
+    let rich = TenantLimits {
+        scope: other,
+        concurrent: Some(5),
+        quotas: Quotas::default().with(QuotaKind::DayTokens, Some(QuotaLimit::hard(1_000))),
+        ..tenant(1, Some(LIMIT))
+    };
     let reserve = |ledger: &mut Ledger, seq, tokens| {
         let who = ledger.state.who(NodeId(1)).unwrap();
-        let op = Op::Reserve { who, seq, pool: PoolId(0), tokens, tenants: Arc::from([rich, poor]) };
+        let op =
+            Op::Reserve { who, seq, pool: PoolId(0), spend: Spend::tokens(tokens), tenants: Arc::from([rich, poor]) };
         ledger.apply(0, op)
     };
     assert!(matches!(reserve(&mut ledger, 1, 5), Outcome::Reserved(_)));
