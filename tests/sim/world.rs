@@ -309,7 +309,7 @@ impl World {
         }
         let tokens = self.chance.between(10, 400);
         let least = if self.setup.saturated { tokens * 3 / 4 } else { tokens / 20 };
-        let limited = self.setup.tenants && self.next_job % 3 == 0;
+        let limited = self.setup.tenants && self.next_job.is_multiple_of(3);
         let tenants = if limited { Arc::from([tenant()]) } else { Arc::from([]) };
         let request = Request {
             pool: POOL,
