@@ -17,6 +17,7 @@ mod health;
 pub mod identity;
 pub mod metrics;
 mod models;
+mod nearest;
 mod pipeline;
 pub mod prices;
 mod priority;
@@ -35,6 +36,7 @@ pub mod usage;
 
 pub use app::{App, Parts, StartError};
 pub use error::Error;
+pub use nearest::nearest;
 pub use reply::Arrival;
 pub use routes::router;
 pub use routing::BadPool;

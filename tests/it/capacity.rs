@@ -156,6 +156,16 @@ async fn a_raised_limit_serves_those_that_wait_and_a_lowered_one_holds_from_then
 }
 
 #[tokio::test]
+async fn limits_are_set_only_of_a_pool_that_the_configuration_has() {
+    let app = app().pool("gpt-4", |pool| pool.concurrent(1)).start().await.unwrap();
+    let refused = app.client.set_pool("gtp-4", &json!({"concurrent": 4})).await.unwrap_err().to_string();
+    assert!(refused.contains("404") && refused.contains("the nearest is `gpt-4`"), "{refused}");
+    let listed = app.client.admin(reqwest::Method::GET, "/pools", None).await.unwrap().1;
+    let names: Vec<_> = listed["pools"].as_array().unwrap().iter().map(|pool| pool["model"].clone()).collect();
+    assert!(names.contains(&json!("gpt-4")) && !names.contains(&json!("gtp-4")), "{names:?}");
+}
+
+#[tokio::test]
 async fn all_models_of_a_wildcard_pool_share_its_limits_and_an_alias_has_none_of_its_own() {
     let app = app().pool("gpt-*", |pool| pool.concurrent(2)).script(Reply::tokens(1).held());
     let app = app.set("aliases.best", "gpt-5").start().await.unwrap();

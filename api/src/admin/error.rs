@@ -27,6 +27,14 @@ pub enum AdminError {
     /// Nothing of that name.
     #[error("{0} not found")]
     NotFound(String),
+    /// No pool of the configuration has that name, so nothing would be routed to it.
+    #[error("no pool of the configuration is called `{name}`{}", nearest.as_ref().map(|near| format!("; the nearest is `{near}`")).unwrap_or_default())]
+    UnknownPool {
+        /// The name that was given.
+        name: String,
+        /// The name that was probably meant.
+        nearest: Option<String>,
+    },
     /// The route exists, for other methods.
     #[error("this method is not allowed here")]
     MethodNotAllowed,
@@ -66,7 +74,7 @@ impl AdminError {
             Self::Unauthorized => (StatusCode::UNAUTHORIZED, "unauthorized", None),
             Self::Forbidden(_) => (StatusCode::FORBIDDEN, "forbidden", None),
             Self::Invalid { field, .. } => (StatusCode::BAD_REQUEST, "invalid", Some(field)),
-            Self::NotFound(_) => (StatusCode::NOT_FOUND, "not_found", None),
+            Self::NotFound(_) | Self::UnknownPool { .. } => (StatusCode::NOT_FOUND, "not_found", None),
             Self::MethodNotAllowed => (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", None),
             Self::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "too_large", Some("body")),
             Self::Conflict { field, .. } => (StatusCode::CONFLICT, "conflict", Some(field)),

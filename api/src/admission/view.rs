@@ -15,9 +15,6 @@ use raft::{Leader, Unproposed};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// The longest that a request of a pool lives which no configuration names.
-const REQUEST_US_MAX: u64 = 600_000_000;
-
 /// Limits, their use, and the group, as this node sees them.
 pub struct Capacity {
     shared: Arc<Shared>,
@@ -84,11 +81,13 @@ impl Capacity {
         if change.context.is_some() {
             return Err(AdminError::invalid("context", "is set in the configuration: max_context_length of the pool"));
         }
+        let Some(seed) = self.seeds.iter().find(|seed| *seed.name == *name) else {
+            let nearest = crate::nearest(&name, self.seeds.iter().map(|seed| &*seed.name)).map(str::to_owned);
+            return Err(AdminError::UnknownPool { name, nearest });
+        };
         let now = self.pool(&name).map(|pool| pool.limits).unwrap_or_default();
         let limits = change.over(now)?;
-        let seed = self.seeds.iter().find(|seed| *seed.name == *name);
-        let request_us_max =
-            seed.map_or(REQUEST_US_MAX, |seed| u64::try_from(seed.request_max.as_micros()).unwrap_or(u64::MAX));
+        let request_us_max = u64::try_from(seed.request_max.as_micros()).unwrap_or(u64::MAX);
         self.propose(Op::SetPool { name: name.as_str().into(), limits, request_us_max }).await?;
         let pool = self.pool(&name).ok_or_else(|| AdminError::NotFound("pool".to_owned()))?;
         Ok(self.shown(&pool))

@@ -1,7 +1,8 @@
 //! One layer of configuration, flattened to single settings: a file, the environment, or command-line flags.
 
-use super::schema::{Schema, nearest};
+use super::schema::Schema;
 use super::{Fault, Layer, key_of};
+use api::nearest;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::path::Path;
