@@ -26,6 +26,12 @@ pub trait Board: Send + Sync {
         0
     }
 
+    /// The longest that a request waited, known to the leader, up to a grant to a less urgent one of its pool; zero where this
+    /// node never led.
+    fn inversion_max(&self) -> Duration {
+        Duration::ZERO
+    }
+
     /// How old the node's lease is: the time since the last message to the leader that renewed it was sent. An idle node
     /// lets its lease lapse.
     fn lease_age(&self) -> Option<Duration> {

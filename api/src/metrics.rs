@@ -47,6 +47,7 @@ pub struct Metrics {
     ended: [IntCounter; 3],
     tokens: [IntCounter; 2],
     lease_age: Gauge,
+    inversion: Gauge,
     pub(crate) in_flight: Gauge,
 }
 
@@ -105,6 +106,11 @@ impl Metrics {
             "time since the message to the leader that last renewed this node's lease; an idle node lets it lapse",
         )?;
         registry.register(Box::new(lease_age.clone()))?;
+        let inversion = Gauge::new(
+            "tokligence_priority_inversion_ms_max",
+            "longest that a request waited, known to the leader, up to a grant to a less urgent one of its pool",
+        )?;
+        registry.register(Box::new(inversion.clone()))?;
         let admissions =
             counters("tokligence_admissions_total", "requests admitted, by the way they came through", &["path"])?;
         let ended = counters("tokligence_requests_total", "inference requests, by how they ended", &["outcome"])?;
@@ -134,6 +140,7 @@ impl Metrics {
             ended: ["ok", "refused", "cut"].map(|outcome| ended.with_label_values(&[outcome])),
             tokens: ["prompt", "completion"].map(|kind| tokens.with_label_values(&[kind])),
             lease_age,
+            inversion,
             in_flight,
             registry,
         })
@@ -186,6 +193,7 @@ impl Metrics {
         let new = board.starvation_prevented().saturating_sub(self.starvation_prevented.get());
         self.starvation_prevented.inc_by(new);
         self.lease_age.set(board.lease_age().unwrap_or_default().as_secs_f64());
+        self.inversion.set(board.inversion_max().as_secs_f64() * 1_000.0);
         let down = identity.stores_are_down();
         self.fill_degraded(board.health(), down.then(|| identity.mode()));
         let mut out = Vec::with_capacity(16 << 10);

@@ -13,6 +13,7 @@ use ledger::state::State;
 use ledger::time::{Boot, Stamp};
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -47,6 +48,7 @@ pub struct Leader {
     line: Line,
     clock: LedgerTime,
     waiting: watch::Receiver<Vec<(ledger::model::PoolId, Vec<u64>)>>,
+    inversion_us_max: Arc<AtomicU64>,
 }
 
 impl fmt::Debug for Leader {
@@ -111,6 +113,7 @@ impl Leader {
         let on_reply = Arc::new(on_reply);
         let (inbox, messages) = mpsc::unbounded_channel();
         let (depths, waiting) = watch::channel(Vec::new());
+        let inversion_us_max = Arc::new(AtomicU64::new(0));
         let desk = Desk { inbox, routes: Routes::default(), leadership: group.leadership() };
         let finder = group.clone();
         let find = Arc::new(move |node| finder.address_of(node));
@@ -124,11 +127,12 @@ impl Leader {
             messages,
             on_reply,
             depths,
+            inversion_us_max: inversion_us_max.clone(),
             term: None,
         };
         group.attach(desk.clone());
         tokio::spawn(rounds.run());
-        Self { group, desk, line, clock, waiting }
+        Self { group, desk, line, clock, waiting, inversion_us_max }
     }
 
     /// Sends a node's message on its way. Whether it arrived shows in the reply, if there is one.
@@ -169,6 +173,11 @@ impl Leader {
         self.waiting.borrow().clone()
     }
 
+    /// The worst priority inversion while this node led; see [`Policy::inversion_us_max`].
+    pub fn inversion_max(&self) -> Duration {
+        Duration::from_micros(self.inversion_us_max.load(Ordering::Relaxed))
+    }
+
     /// The member this loop runs beside.
     pub fn group(&self) -> &Group<Replica> {
         &self.group
@@ -185,6 +194,7 @@ struct Rounds {
     messages: mpsc::UnboundedReceiver<Message>,
     on_reply: Arc<OnReply>,
     depths: watch::Sender<Vec<(ledger::model::PoolId, Vec<u64>)>>,
+    inversion_us_max: Arc<AtomicU64>,
     /// The term this node leads in, once it has begun it.
     term: Option<u64>,
 }
@@ -268,6 +278,7 @@ impl Rounds {
             Ok((_, index, applied)) => {
                 let (group, policy) = (&self.group, &mut self.policy);
                 let replies = group.with_machine(|replica| policy.finish(replica.state(), plan, &applied));
+                self.inversion_us_max.store(self.policy.inversion_us_max(), Ordering::Relaxed);
                 let own = self.group.identity().node_id;
                 for reply in replies {
                     if reply.who.node.0 == own { (self.on_reply)(reply) } else { self.routes.send(&reply) }

@@ -160,6 +160,10 @@ impl Board for Capacity {
         self.shared.aged()
     }
 
+    fn inversion_max(&self) -> Duration {
+        self.leader.inversion_max()
+    }
+
     fn lease_age(&self) -> Option<Duration> {
         let until = self.shared.lock().keeper.lease_until();
         let sent_us = until.0.checked_sub(lease_end(Boot(0)).0)?;

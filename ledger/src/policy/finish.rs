@@ -36,6 +36,9 @@ impl Policy {
         }
         for (op, who, waiter) in plan.reserves {
             let outcome = applied.outcomes.get(op).cloned().unwrap_or(Outcome::Short);
+            if matches!(outcome, Outcome::Reserved(_)) {
+                self.note_inversion(plan.planned, &waiter);
+            }
             self.answer(state, who, waiter, outcome, &mut told);
         }
         for (node, entry) in &mut told {
@@ -61,6 +64,12 @@ impl Policy {
                 queue.push(waiter);
             }
         }
+    }
+
+    fn note_inversion(&mut self, planned: Boot, granted: &Waiter) {
+        let passed = self.queues.get(&granted.ask.pool).and_then(|queue| queue.more_urgent_known(granted.class));
+        let waited_us = passed.map_or(0, |known| planned.0.saturating_sub(known.0));
+        self.inversion_us_max = self.inversion_us_max.max(waited_us);
     }
 
     fn answer(&mut self, state: &State, who: Who, waiter: Waiter, outcome: Outcome, told: &mut BTreeMap<NodeId, Told>) {

@@ -75,6 +75,7 @@ pub struct Policy {
     peers: BTreeMap<NodeId, Peer>,
     claims: BTreeMap<Scope, Claims>,
     checkpoint: Boot,
+    inversion_us_max: u64,
 }
 
 #[derive(Debug)]
@@ -98,6 +99,7 @@ pub struct Plan {
     reserves: Vec<(usize, Who, Waiter)>,
     fresh: Vec<(PoolId, NodeId, u64)>,
     touched: BTreeSet<(NodeId, PoolId)>,
+    planned: Boot,
 }
 
 #[derive(Debug)]
@@ -118,17 +120,19 @@ impl Policy {
             peers: BTreeMap::new(),
             claims: BTreeMap::new(),
             checkpoint: Boot(0),
+            inversion_us_max: 0,
         }
     }
 
     /// Begins to lead: nothing is known of who waits until the nodes say so.
     pub fn begin_term(&mut self, term: u64, now: Boot) {
-        *self = Self { term, checkpoint: now, ..Self::new(self.config.clone()) };
+        let inversion_us_max = self.inversion_us_max;
+        *self = Self { term, checkpoint: now, inversion_us_max, ..Self::new(self.config.clone()) };
     }
 
     /// Plans one round from the messages at hand.
     pub fn plan(&mut self, now: Boot, stamp: Stamp, state: &State, contacts: Vec<Contact>) -> Plan {
-        let mut plan = Plan::default();
+        let mut plan = Plan { planned: now, ..Plan::default() };
         let mut forecast = grants::Forecast::new(state, stamp);
         let mut wants = Vec::new();
         for contact in contacts {
@@ -194,6 +198,13 @@ impl Policy {
         self.queues.iter().map(|(&pool, queue)| (pool, queue.waiting().0))
     }
 
+    /// The longest time, in microseconds, that a request waited which the leader knew of, up to a grant to a less urgent one
+    /// of its pool. Urgent is meant with aging. Under strict priorities there is none but for what the ledger clamps;
+    /// where priorities share, it tells how long the more urgent had to.
+    pub fn inversion_us_max(&self) -> u64 {
+        self.inversion_us_max
+    }
+
     fn hear(&mut self, now: Boot, state: &State, contact: Contact, plan: &mut Plan) {
         let who = contact.who;
         let peer = self.peers.entry(who.node).or_insert_with(|| Peer {
@@ -255,7 +266,7 @@ impl Policy {
         let queue = self.queues.entry(ask.pool).or_insert_with(|| Queue::new(levels));
         let since = Boot(now.0.saturating_sub(ask.waited_us));
         let class = self.config.aged(ask.priority.0, ask.waited_us);
-        queue.push(Waiter { node, ask, since, class, position: None });
+        queue.push(Waiter { node, ask, since, known: now, class, position: None });
     }
 
     fn leave(&mut self, node: NodeId, seq: u64) {

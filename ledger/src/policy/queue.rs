@@ -21,6 +21,8 @@ pub(super) struct Waiter {
     pub(super) node: NodeId,
     pub(super) ask: Ask,
     pub(super) since: Boot,
+    /// Since when the leader knows of it.
+    pub(super) known: Boot,
     /// Its priority with aging.
     pub(super) class: usize,
     /// Its place when it came, from 1; none while that is not known.
@@ -134,6 +136,13 @@ impl Queue {
             .take(usize::from(priority))
             .flat_map(|class| class.tenants.values())
             .any(|line| line.waiters.values().next().is_some_and(|waiter| waiter.ask.priority.0 < priority))
+    }
+
+    /// Since when the leader knows of a request that is more urgent than `class` and waits: of the one, among the first of
+    /// each tenant, that it has known longest.
+    pub(super) fn more_urgent_known(&self, class: usize) -> Option<Boot> {
+        let lines = self.classes.iter().take(class).flat_map(|class| class.tenants.values());
+        lines.filter_map(|line| line.waiters.values().next()).map(|waiter| waiter.known).min()
     }
 
     /// Requests and tokens that wait, by class.

@@ -3,7 +3,7 @@
 use super::desk::{Desk, ONE_AT_A_TIME, STRICT};
 use crate::keeper::Decision;
 use crate::model::{BucketLimit, Dimension, PoolLimits, Rate};
-use crate::policy::Config;
+use crate::policy::{Config, Discipline};
 use crate::schedules::rig::{request, request_of, tokens};
 
 const SECOND: u64 = 1_000_000;
@@ -18,6 +18,7 @@ fn waiting_requests_of_all_nodes_are_served_by_priority_then_arrival() {
     assert_eq!(desk.served, ['x'], "one at a time");
     desk.end_times(5);
     assert_eq!(desk.served, ['x', 'B', 'D', 'A', 'C']);
+    assert_eq!(desk.rig.policy.inversion_us_max(), 0);
     desk.run(5 * SECOND);
     assert_eq!(desk.rig.state.outstanding(), 0);
 }
@@ -33,6 +34,7 @@ fn beside_a_stream(priority: u8, stream: u8, aging_us: u64, for_us: u64) -> Opti
         desk.run(100_000);
         desk.end_all();
         if desk.count('p') > 0 {
+            assert_eq!(desk.rig.policy.inversion_us_max(), 0, "urgent with aging");
             return Some(desk.rig.elapsed_us() - began);
         }
     }
@@ -48,6 +50,28 @@ fn aging_serves_the_least_urgent_within_its_bound() {
         let drain = 300_000;
         assert!((least - drain..least + drain).contains(&served), "priority {priority} after {served} us");
     }
+}
+
+#[test]
+fn an_inversion_lasts_from_when_the_leader_knew_of_the_more_urgent() {
+    let mut desk = Desk::new(1, ONE_AT_A_TIME, Config { discipline: Discipline::WeightedFair, ..STRICT });
+    desk.ask(0, 'x', &request_of(0, 1, None, &[]));
+    desk.run(300_000);
+    for (label, priority) in [('A', 0), ('A', 0), ('b', 9)] {
+        desk.ask(0, label, &request_of(priority, 100, None, &[]));
+    }
+    desk.run(500_000);
+    desk.end_times(1);
+    assert_eq!(
+        (&desk.served[..], desk.rig.policy.inversion_us_max()),
+        (&['x', 'A'][..], 0),
+        "the most urgent was next"
+    );
+    desk.run(200_000);
+    desk.end_times(1);
+    assert_eq!(desk.served, ['x', 'A', 'b'], "their shares let the less urgent go before");
+    let inversion_us = desk.rig.policy.inversion_us_max();
+    assert!((700_000..710_000).contains(&inversion_us), "{inversion_us} us");
 }
 
 #[test]
