@@ -64,7 +64,7 @@ struct Read {
 
 /// A request that may use capacity.
 struct Ready {
-    read: Read,
+    read: Box<Read>,
     admitted: Admitted,
 }
 
@@ -75,34 +75,40 @@ struct Called {
     terms: Terms,
 }
 
-/// Serves one request for a completion or for embeddings, of whatever dialect.
+/// Serves one request for a completion or for embeddings, of whatever dialect. What comes before and after the wait for
+/// capacity has boxes of its own, so that a request that waits is small: thousands may.
 pub(crate) async fn infer(
     app: &App,
     route: Route,
-    request: Request<Body>,
+    request: Box<Request<Body>>,
     facts: &mut Facts,
 ) -> Result<Response<Body>, Error> {
-    let identified = identify(app, route, request, facts).await?;
-    let read = read(app, identified, facts).await?;
+    let identified = Box::pin(identify(app, route, request, facts)).await?;
+    let read = Box::pin(read(app, identified, facts)).await?;
     // The firewall stands here, before capacity is touched.
     let ready = admit(app, read, facts).await?;
-    let called = call(app, ready, facts).await?;
+    let called = Box::pin(call(app, ready, facts)).await?;
     // The reply settles the call before its last byte.
-    relay::relay(&app.client, called.call, called.answer, called.terms).await
+    Box::pin(relay::relay(&app.client, called.call, called.answer, called.terms)).await
 }
 
 /// Finds out who is calling.
-async fn identify(app: &App, route: Route, request: Request<Body>, facts: &mut Facts) -> Result<Identified, Error> {
+async fn identify(
+    app: &App,
+    route: Route,
+    request: Box<Request<Body>>,
+    facts: &mut Facts,
+) -> Result<Box<Identified>, Error> {
     let (head, body) = request.into_parts();
     let (client, group) = (facts.arrival.client, route.wire.group());
     let caller = credential::caller(&app.identity, &head.headers, &head.uri, group, client).await?;
     facts.caller = Some(caller.clone());
-    Ok(Identified { route, caller, headers: head.headers, body })
+    Ok(Box::new(Identified { route, caller, headers: head.headers, body }))
 }
 
 /// Reads the body, finds the pool, and works out how much the request may cost at worst.
-async fn read(app: &App, identified: Identified, facts: &mut Facts) -> Result<Read, Error> {
-    let Identified { route, caller, headers, body } = identified;
+async fn read(app: &App, identified: Box<Identified>, facts: &mut Facts) -> Result<Box<Read>, Error> {
+    let Identified { route, caller, headers, body } = *identified;
     let body = body::collect(app, &headers, body, facts).await?;
     let is_array = route.is_array;
     let asked = Arc::new(off_reactor(&body, move |body| Wire::head(&route, body)).await??);
@@ -129,7 +135,7 @@ async fn read(app: &App, identified: Identified, facts: &mut Facts) -> Result<Re
     let price = price_of(&*app.prices, &head.model, &found.pool.label);
     let spend = price.spend(prompt_tokens, output_max.saturating_mul(head.choices));
     let headers = upstream::passed_on(&headers);
-    Ok(Read {
+    Ok(Box::new(Read {
         caller,
         headers,
         body,
@@ -142,7 +148,7 @@ async fn read(app: &App, identified: Identified, facts: &mut Facts) -> Result<Re
         output_max,
         price,
         spend,
-    })
+    }))
 }
 
 /// Finds the pool of a model that the caller may use.
@@ -164,7 +170,7 @@ fn within_allowance(caller: &Caller, prompt: u64, output_max: u64, choices: u64)
 }
 
 /// Waits for capacity.
-async fn admit(app: &App, read: Read, facts: &mut Facts) -> Result<Ready, Error> {
+async fn admit(app: &App, read: Box<Read>, facts: &mut Facts) -> Result<Ready, Error> {
     let began_us = raft::clock::boot_us();
     let ask = Ask {
         pool: read.found.pool.label.clone(),

@@ -26,10 +26,6 @@ pub struct Arrival {
     pub client: Option<IpAddr>,
 }
 
-/// Where a connection comes from.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct ClientAddress(pub(crate) IpAddr);
-
 /// What is known of a request so far.
 #[derive(Debug)]
 pub(crate) struct Facts {

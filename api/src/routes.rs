@@ -7,30 +7,33 @@ use crate::dialect::{Family, Route, Wire};
 use crate::envelope;
 use crate::error::Error;
 use crate::metrics::Ended;
-use crate::reply::{self, Arrival, ClientAddress, Facts};
+use crate::reply::{self, Arrival, Facts};
 use crate::{counting, health, models, pipeline};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request, State};
-use axum::routing::{get, post};
+use axum::routing::{MethodRouter, get, post, post_service};
 use futures_util::FutureExt;
 use http::{Method, Response};
+use std::convert::Infallible;
+use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use tower::ServiceExt;
+use tower::Service;
 
 type Shared = State<Arc<App>>;
 
 /// The table. `admin` is absent where a listener does not serve it.
 pub fn router(app: Arc<App>, admin: Option<Admin>) -> Router {
+    let infers = |wire| inference(app.clone(), wire);
     let table = Router::new()
-        .route("/v1/chat/completions", post(chat))
-        .route("/v1beta/openai/chat/completions", post(chat))
-        .route("/v1/embeddings", post(embeddings))
-        .route("/v1beta/openai/embeddings", post(embeddings))
-        .route("/v1/messages", post(messages))
-        .route("/anthropic/v1/messages", post(messages))
+        .route("/v1/chat/completions", infers(Wire::Chat))
+        .route("/v1beta/openai/chat/completions", infers(Wire::Chat))
+        .route("/v1/embeddings", infers(Wire::Embeddings))
+        .route("/v1beta/openai/embeddings", infers(Wire::Embeddings))
+        .route("/v1/messages", infers(Wire::Anthropic))
+        .route("/anthropic/v1/messages", infers(Wire::Anthropic))
         .route("/v1/messages/count_tokens", post(count_messages))
         .route("/anthropic/v1/messages/count_tokens", post(count_messages))
         .route("/v1/models", get(list_models))
@@ -54,37 +57,37 @@ pub fn router(app: Arc<App>, admin: Option<Admin>) -> Router {
     }
 }
 
-/// Takes one request through the layers.
-pub(crate) async fn enter(app: &App, router: Router, mut request: Request) -> Response<Body> {
-    let client = request.extensions().get::<ClientAddress>().map(|address| address.0);
-    let arrival = Arrival { id: app.ids.next(), at_us: raft::clock::boot_us(), client };
+/// Takes one request through the layers. It is mapped, not awaited: an `async` block keeps the room of what it awaits
+/// twice, and thousands of requests may wait.
+pub(crate) fn enter(
+    app: Arc<App>,
+    mut router: Router,
+    client: IpAddr,
+    mut request: Request,
+) -> impl Future<Output = Response<Body>> + Send + use<> {
+    let arrival = Arrival { id: app.ids.next(), at_us: raft::clock::boot_us(), client: Some(client) };
     let family = Family::of(request.headers(), request.uri());
     request.extensions_mut().insert(arrival);
-    let outcome = AssertUnwindSafe(router.oneshot(request)).catch_unwind().await;
-    let mut response = match outcome {
-        Ok(Ok(response)) => response,
-        Ok(Err(never)) => match never {},
-        Err(_) => {
-            tracing::error!(request_id = %arrival.id, "a handler panicked");
-            envelope::respond(&Error::Internal, family, arrival.id)
+    AssertUnwindSafe(router.call(request)).catch_unwind().map(move |outcome| {
+        let mut response = match outcome {
+            Ok(Ok(response)) => response,
+            Ok(Err(never)) => match never {},
+            Err(_) => {
+                tracing::error!(request_id = %arrival.id, "a handler panicked");
+                envelope::respond(&Error::Internal, family, arrival.id)
+            }
+        };
+        if !response.headers().contains_key("x-request-id") {
+            reply::stamp(response.headers_mut(), &app, arrival.id);
         }
-    };
-    if !response.headers().contains_key("x-request-id") {
-        reply::stamp(response.headers_mut(), app, arrival.id);
-    }
-    response
+        response
+    })
 }
 
-async fn chat(State(app): Shared, request: Request) -> Response<Body> {
-    infer(&app, Route::of(Wire::Chat), request).await
-}
-
-async fn embeddings(State(app): Shared, request: Request) -> Response<Body> {
-    infer(&app, Route::of(Wire::Embeddings), request).await
-}
-
-async fn messages(State(app): Shared, request: Request) -> Response<Body> {
-    infer(&app, Route::of(Wire::Anthropic), request).await
+/// A route of inference: a service, since the future of an axum handler would keep the room of the request several times.
+fn inference(app: Arc<App>, wire: Wire) -> MethodRouter<Arc<App>> {
+    let serve = move |request| infer(app.clone(), Route::of(wire), Box::new(request)).map(Ok::<_, Infallible>);
+    post_service(tower::service_fn(serve))
 }
 
 async fn count_messages(State(app): Shared, request: Request) -> Response<Body> {
@@ -99,24 +102,25 @@ async fn gemini(State(app): Shared, id: Result<Path<String>, PathRejection>, req
     let is_sse = request.uri().query().is_some_and(|query| query.split('&').any(|pair| pair == "alt=sse"));
     let route = |wire| Route { model: Some(model.clone()), ..Route::of(wire) };
     match verb.as_str() {
-        "generateContent" => infer(&app, route(Wire::Gemini), request).await,
+        "generateContent" => infer(app, route(Wire::Gemini), Box::new(request)).await,
         "streamGenerateContent" => {
-            infer(&app, Route { stream: true, is_array: !is_sse, ..route(Wire::Gemini) }, request).await
+            let route = Route { stream: true, is_array: !is_sse, ..route(Wire::Gemini) };
+            infer(app, route, Box::new(request)).await
         }
-        "embedContent" => infer(&app, route(Wire::GeminiEmbed), request).await,
-        "batchEmbedContents" => infer(&app, route(Wire::GeminiEmbedBatch), request).await,
+        "embedContent" => infer(app, route(Wire::GeminiEmbed), Box::new(request)).await,
+        "batchEmbedContents" => infer(app, route(Wire::GeminiEmbedBatch), Box::new(request)).await,
         "countTokens" => count(&app, route(Wire::Gemini), request).await,
         _ => unknown(State(app), request).await,
     }
 }
 
-async fn infer(app: &App, route: Route, request: Request) -> Response<Body> {
-    let mut facts = facts(app, &request, route.wire.family());
-    let outcome = pipeline::infer(app, route, request, &mut facts).await;
+async fn infer(app: Arc<App>, route: Route, request: Box<Request>) -> Response<Body> {
+    let mut facts = facts(&app, &request, route.wire.family());
+    let outcome = pipeline::infer(&app, route, request, &mut facts).await;
     if outcome.is_err() && !facts.was_sent {
         app.metrics.ended(Ended::Refused);
     }
-    reply::finish(app, &facts, outcome)
+    reply::finish(&app, &facts, outcome)
 }
 
 async fn count(app: &App, route: Route, request: Request) -> Response<Body> {

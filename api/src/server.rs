@@ -4,15 +4,16 @@ mod socket;
 
 use crate::app::App;
 use crate::config::Http;
-use crate::reply::ClientAddress;
 use crate::routes;
 use axum::Router;
 use axum::body::Body;
+use futures_util::FutureExt;
+use hyper::server::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto::Builder;
-use hyper_util::server::graceful::GracefulShutdown;
-use socket::{Patience, Socket};
+use hyper_util::server::graceful::{GracefulShutdown, Watcher};
+use socket::{Patience, Socket, Version};
 use std::convert::Infallible;
+use std::error::Error;
 use std::future::Future;
 use std::net::IpAddr;
 use std::net::SocketAddr;
@@ -20,6 +21,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
 
 /// How the last requests ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +46,16 @@ pub fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
     TcpListener::from_std(socket.into())
 }
 
+/// What connections of a listener share.
+struct Listening {
+    app: Arc<App>,
+    router: Router,
+    http1: http1::Builder,
+    http2: http2::Builder<TokioExecutor>,
+    patience: Patience,
+    stopping: CancellationToken,
+}
+
 /// Serves until `shutdown` is done, then stops accepting and lets running requests finish, for `drain_timeout_ms` at
 /// most.
 pub async fn serve(
@@ -53,34 +65,35 @@ pub async fn serve(
     listener: TcpListener,
     shutdown: impl Future<Output = ()>,
 ) -> Drained {
-    let (slots, builder) = (Arc::new(Semaphore::new(config.max_connections)), builder(config));
+    let slots = Arc::new(Semaphore::new(config.max_connections));
     let (graceful, tasks) = (GracefulShutdown::new(), tokio_util::task::TaskTracker::new());
-    let patience = Patience {
-        first_bytes: Duration::from_millis(config.header_read_timeout_ms),
-        write: Duration::from_millis(config.write_timeout_ms),
-    };
+    let stopping = CancellationToken::new();
+    let listening = Arc::new(Listening {
+        app: app.clone(),
+        router,
+        http1: http1(config),
+        http2: http2(config),
+        patience: Patience {
+            first_bytes: Duration::from_millis(config.header_read_timeout_ms),
+            write: Duration::from_millis(config.write_timeout_ms),
+        },
+        stopping: stopping.clone(),
+    });
     tokio::pin!(shutdown);
     loop {
         let (stream, client, slot) = tokio::select! {
             () = &mut shutdown => break,
             next = accept(&listener, &slots) => next,
         };
-        let socket = TokioIo::new(Socket::new(stream, patience));
-        let (app, router) = (app.clone(), router.clone());
-        let service = hyper::service::service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
-            let (app, router) = (app.clone(), router.clone());
-            let mut request = request.map(Body::new);
-            request.extensions_mut().insert(ClientAddress(client));
-            async move { Ok::<_, Infallible>(routes::enter(&app, router, request).await) }
-        });
-        let connection = graceful.watch(builder.serve_connection(socket, service).into_owned());
+        let (listening, watcher) = (listening.clone(), graceful.watcher());
         tasks.spawn(async move {
-            if let Err(cause) = connection.await {
-                tracing::debug!(%cause, "connection ended");
+            if let Err(cause) = connection(listening, stream, client, watcher).await {
+                tracing::debug!(cause, "connection ended");
             }
             drop(slot);
         });
     }
+    stopping.cancel();
     app.drain();
     drop(listener);
     tasks.close();
@@ -110,18 +123,47 @@ async fn accept(listener: &TcpListener, slots: &Arc<Semaphore>) -> (TcpStream, I
     }
 }
 
-fn builder(config: &Http) -> Builder<TokioExecutor> {
-    let mut builder = Builder::new(TokioExecutor::new());
-    let mut http1 = builder.http1();
-    http1
+/// Serves one connection to its end. Each version has a box of its own: a task with room for either would be three times as
+/// large while a request waits.
+async fn connection(
+    listening: Arc<Listening>,
+    stream: TcpStream,
+    client: IpAddr,
+    watcher: Watcher,
+) -> Result<(), Box<dyn Error + Send + Sync>> {
+    let mut socket = Socket::new(stream, listening.patience);
+    let version = tokio::select! {
+        version = socket.version() => version?,
+        () = listening.stopping.cancelled() => return Ok(()),
+    };
+    let socket = TokioIo::new(socket);
+    let shared = listening.clone();
+    let service = hyper::service::service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
+        let answer = routes::enter(shared.app.clone(), shared.router.clone(), client, request.map(Body::new));
+        answer.map(Ok::<_, Infallible>)
+    });
+    match version {
+        Version::One => Box::pin(watcher.watch(listening.http1.serve_connection(socket, service))).await?,
+        Version::Two => Box::pin(watcher.watch(listening.http2.serve_connection(socket, service))).await?,
+    }
+    Ok(())
+}
+
+fn http1(config: &Http) -> http1::Builder {
+    let mut builder = http1::Builder::new();
+    builder
         .timer(TokioTimer::new())
         .header_read_timeout(Duration::from_millis(config.header_read_timeout_ms))
         .max_buf_size(config.max_header_bytes.max(8_192));
     if config.max_headers != 100 {
-        http1.max_headers(config.max_headers);
+        builder.max_headers(config.max_headers);
     }
     builder
-        .http2()
+}
+
+fn http2(config: &Http) -> http2::Builder<TokioExecutor> {
+    let mut builder = http2::Builder::new(TokioExecutor::new());
+    builder
         .timer(TokioTimer::new())
         .max_concurrent_streams(256)
         .max_header_list_size(u32::try_from(config.max_header_bytes).unwrap_or(u32::MAX))

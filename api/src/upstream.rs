@@ -112,17 +112,16 @@ fn failure(cause: &reqwest::Error) -> Error {
 
 /// The client's headers that the upstream gets: all but those of the connection, credentials, and our own. No
 /// compression is asked for, since answers are read as they pass. Values are copied, so that a request that waits does
-/// not keep its connection's read buffer.
+/// not keep its connection's read buffer, and there is no room to spare.
 pub(crate) fn passed_on(headers: &HeaderMap) -> HeaderMap {
     let named = headers.get_all(header::CONNECTION);
     let named: Vec<&str> = named.iter().filter_map(|value| value.to_str().ok()).flat_map(|v| v.split(',')).collect();
     let is_named = |name: &HeaderName| named.iter().any(|other| other.trim().eq_ignore_ascii_case(name.as_str()));
-    let mut passed = HeaderMap::with_capacity(headers.len() + 2);
-    for (name, value) in headers {
-        if !stays_here(name) && !is_named(name) {
-            let copy = HeaderValue::from_bytes(value.as_bytes());
-            passed.append(name.clone(), copy.unwrap_or_else(|_| value.clone()));
-        }
+    let goes_on = |name: &HeaderName| !stays_here(name) && !is_named(name);
+    let mut passed = HeaderMap::with_capacity(headers.keys().filter(|name| goes_on(name)).count());
+    for (name, value) in headers.iter().filter(|(name, _)| goes_on(name)) {
+        let copy = HeaderValue::from_bytes(value.as_bytes());
+        passed.append(name.clone(), copy.unwrap_or_else(|_| value.clone()));
     }
     passed
 }

@@ -64,14 +64,16 @@ END {
         if (has_nginx) printf ", nginx %.3f ms", median(p50[order[c] SUBSEP "nginx"]) - d
         printf ";"
     }
-    printf "\nmemory: idle %.1f MB, with %d queued 1 KB requests %.1f MB\n\naims:\n", idle_kb / 1024, queued, full_kb / 1024
+    printf "\nmemory: idle %.1f MB; %d queued 1 KB requests add %.1f MB on connections of HTTP/1.1 of their own, %.1f MB over HTTP/2\n\naims:\n", \
+        idle_kb / 1024, queued, (full_kb - idle_kb) / 1024, added2_kb / 1024
     verdict("gateway CPU per request, 1 KB, concurrency 64", median(cpu["1k-c64" SUBSEP "gateway"]), 60, "us")
     if (has_nginx)
         verdict("the same, times nginx", median(cpu["1k-c64" SUBSEP "gateway"]) / median(cpu["1k-c64" SUBSEP "nginx"]), 5, "x ")
     verdict("added p50, 1 KB, concurrency 1", median(p50["1k-c1" SUBSEP "gateway"]) - median(p50["1k-c1" SUBSEP "direct"]), 0.15, "ms")
-    verdict("memory added by 10,000 queued 1 KB requests", queued > 0 ? (full_kb - idle_kb) / 1024 * 10000 / queued : 0, 100, "MB")
+    verdict("memory added by 10,000 queued 1 KB requests, HTTP/2", queued > 0 ? added2_kb / 1024 * 10000 / queued : 0, 100, "MB")
+    verdict("the same, a connection of HTTP/1.1 each", queued > 0 ? (full_kb - idle_kb) / 1024 * 10000 / queued : 0, 100, "MB")
     verdict("memory idle", idle_kb / 1024, 80, "MB")
-    printf "{\n  \"machine\": \"%s\",\n  \"rounds\": %d,\n  \"tokenizer\": \"%s\",\n  \"memory\": {\"idle_kb\": %d, \"queued\": %d, \"queued_kb\": %d},\n  \"aims_missed\": %d,\n  \"cells\": [\n%s\n  ]\n}\n", \
-        machine, rounds, tokenizer, idle_kb, queued, full_kb, missed, out > json
+    printf "{\n  \"machine\": \"%s\",\n  \"rounds\": %d,\n  \"tokenizer\": \"%s\",\n  \"memory\": {\"idle_kb\": %d, \"queued\": %d, \"queued_kb\": %d, \"queued_http2_added_kb\": %d},\n  \"aims_missed\": %d,\n  \"cells\": [\n%s\n  ]\n}\n", \
+        machine, rounds, tokenizer, idle_kb, queued, full_kb, added2_kb, missed, out > json
     exit (strict && missed > 0)
 }

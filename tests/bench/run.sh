@@ -2,7 +2,7 @@
 # `make bench`: the gateway with everything on, beside a plain nginx proxy and no proxy at all, in front of the same
 # mock, in one run: rounds of all targets in turn, so that what disturbs the machine disturbs them alike.
 #
-# BENCH_ROUNDS (5), BENCH_REQUESTS (20000 a cell at concurrency 64; a fifth of it at 1), BENCH_QUEUED (10000),
+# BENCH_ROUNDS (5; 0 measures memory only), BENCH_REQUESTS (20000 a cell at concurrency 64; a fifth of it at 1), BENCH_QUEUED (10000),
 # BENCH_TOKENIZER (o200k_base), BENCH_PROFILE (release), BENCH_BIN to measure the programs of a folder and build nothing,
 # BENCH_STRICT=1 to fail when an aim is missed.
 set -euo pipefail
@@ -80,22 +80,20 @@ queue_depth() {
 }
 queue_is_full() { [ "$(queue_depth)" -ge "$QUEUED" ]; }
 
-# memory: a fresh gateway, idle and with requests queued behind one that is never answered; sets IDLE_KB and FULL_KB.
+# memory NAME ARGS..: a fresh gateway, idle and with requests queued behind one that is never answered; ARGS say how the
+# load speaks HTTP. Sets IDLE_KB and FULL_KB.
 memory() {
-    local most loader
-    most=$(($(ulimit -n) - 200))
-    if [ "$QUEUED" -ge "$most" ]; then
-        say "bench: only $most open files allowed, so only $most requests are queued (ulimit -n)"
-        QUEUED=$most
-    fi
-    start_gateway memory
+    local name=$1 loader
+    shift
+    start_gateway "$name"
     load "$GATEWAY" "$DIR/warm.json" --model bench -c 1 -n 100 --prompt-bytes 900
     IDLE_KB=$(rss_kb "$GATEWAY_PID")
-    bench "$GATEWAY" --model queued -c $((QUEUED + 1)) -n $((QUEUED + 1)) --prompt-bytes 900 >"$DIR/queued.log" 2>&1 &
+    bench "$GATEWAY" --model queued -c $((QUEUED + 1)) -n $((QUEUED + 1)) --prompt-bytes 900 "$@" >"$DIR/queued.log" 2>&1 &
     loader=$!
     PIDS="$PIDS $loader"
     wait_for "the load that fills the queue" "$loader" queue_is_full
     FULL_KB=$(rss_kb "$GATEWAY_PID")
+    say "bench: $name: idle $IDLE_KB KB, with $QUEUED queued $FULL_KB KB"
     stop "$GATEWAY_PID"
     stop "$loader"
 }
@@ -106,9 +104,16 @@ cat >"$DIR/script.json" <<'JSON'
 JSON
 
 start_upstream
-if ensure_nginx; then start_nginx; fi
-say "bench: memory"
-memory
+if [ "$ROUNDS" -gt 0 ] && ensure_nginx; then start_nginx; fi
+most=$(($(ulimit -n) - 200))
+if [ "$QUEUED" -ge "$most" ]; then
+    say "bench: only $most open files allowed, so only $most requests are queued (ulimit -n)"
+    QUEUED=$most
+fi
+memory memory-http2 --http2
+FULL2_KB=$((FULL_KB - IDLE_KB))
+memory memory-http1
+if [ "$ROUNDS" -eq 0 ]; then exit; fi
 start_gateway speed
 for ((n = 1; n <= ROUNDS; n++)); do
     say "bench: round $n of $ROUNDS"
@@ -120,7 +125,7 @@ RESULT=bench-results/bench-$(date -u +%Y%m%dT%H%M%SZ).json
 MACHINE="$(nproc) cores, Linux $(uname -r)"
 status=0
 awk -f "$HERE/report.awk" -v json="$RESULT" -v machine="$MACHINE" -v rounds="$ROUNDS" -v tokenizer="$TOKENIZER" \
-    -v idle_kb="$IDLE_KB" -v full_kb="$FULL_KB" -v queued="$QUEUED" -v strict="${BENCH_STRICT:-0}" "$DIR/rows" || status=$?
+    -v idle_kb="$IDLE_KB" -v full_kb="$FULL_KB" -v added2_kb="$FULL2_KB" -v queued="$QUEUED" -v strict="${BENCH_STRICT:-0}" "$DIR/rows" || status=$?
 [ -s "$RESULT" ] || die "the report could not be written"
 printf '\n%s, %s rounds, tokenizer %s; written to %s\n' "$MACHINE" "$ROUNDS" "$TOKENIZER" "$RESULT"
 exit "$status"

@@ -1,17 +1,17 @@
-//! A client's socket that gives up on a client who does not read, or who says nothing at first. Without that, an answer
-//! nobody takes would hold its permit for ever, and a silent connection its place: the HTTP library's own timer begins
-//! only once it knows which version of HTTP is spoken.
+//! A client's socket that tells which version of HTTP it speaks, and gives up on a client who does not read, or who says
+//! nothing at first. Without that, an answer nobody takes would hold its permit for ever, and a silent connection its
+//! place: the HTTP library's own timer begins only once the version is known.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::Sleep;
 
-/// Bytes that tell the version for certain: HTTP/2's preface. Source: RFC 9113, 3.4.
-const PREFACE_BYTES: usize = 24;
+/// What a connection of HTTP/2 begins with. Source: RFC 9113, 3.4.
+const PREFACE: [u8; 24] = *b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// How long a client may take.
 #[derive(Clone, Copy, Debug)]
@@ -22,36 +22,49 @@ pub(super) struct Patience {
     pub(super) write: Duration,
 }
 
+/// The versions of HTTP that are spoken here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Version {
+    /// Any of 1.
+    One,
+    /// 2, without TLS, by prior knowledge.
+    Two,
+}
+
 /// A socket whose first bytes have to come, and whose writes have to move on, within a time.
 pub(super) struct Socket {
     stream: TcpStream,
     patience: Patience,
-    /// How many bytes were read; counted to the preface's end only.
+    /// The first bytes, read to tell the version, to be read again from `given` to `heard`.
+    first: [u8; PREFACE.len()],
     heard: usize,
-    /// Set from the first wait for bytes until the preface's end.
-    silent: Option<Pin<Box<Sleep>>>,
+    given: usize,
     /// Set while a write waits; made at the first such wait.
     stalled: Option<Pin<Box<Sleep>>>,
 }
 
 impl Socket {
     pub(super) fn new(stream: TcpStream, patience: Patience) -> Self {
-        Self { stream, patience, heard: 0, silent: None, stalled: None }
+        Self { stream, patience, first: [0; PREFACE.len()], heard: 0, given: 0, stalled: None }
     }
 
-    fn listen(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let before = buf.filled().len();
-        let outcome = Pin::new(&mut self.stream).poll_read(cx, buf);
-        if outcome.is_ready() {
-            self.heard += buf.filled().len() - before;
-            if self.heard >= PREFACE_BYTES {
-                self.silent = None;
+    /// Waits until the first bytes tell the version.
+    ///
+    /// # Errors
+    /// When they do not come in time, or the connection breaks.
+    pub(super) async fn version(&mut self) -> io::Result<Version> {
+        tokio::time::timeout(self.patience.first_bytes, self.listen()).await?
+    }
+
+    async fn listen(&mut self) -> io::Result<Version> {
+        while self.heard < PREFACE.len() {
+            let read = self.stream.read(&mut self.first[self.heard..]).await?;
+            self.heard += read;
+            if read == 0 || !PREFACE.starts_with(&self.first[..self.heard]) {
+                return Ok(Version::One);
             }
-            return outcome;
         }
-        let silent = self.silent.get_or_insert_with(|| Box::pin(tokio::time::sleep(self.patience.first_bytes)));
-        ready!(silent.as_mut().poll(cx));
-        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+        Ok(Version::Two)
     }
 
     fn watch<T>(&mut self, cx: &mut Context<'_>, outcome: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
@@ -67,10 +80,17 @@ impl Socket {
 
 impl AsyncRead for Socket {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if self.heard >= PREFACE_BYTES {
+        if self.given == self.heard {
             return Pin::new(&mut self.stream).poll_read(cx, buf);
         }
-        self.listen(cx, buf)
+        let room = buf.remaining().min(self.heard - self.given);
+        buf.put_slice(&self.first[self.given..self.given + room]);
+        self.given += room;
+        // What follows comes along: hyper doubles its buffer for a head that comes in pieces, and keeps it that large.
+        match Pin::new(&mut self.stream).poll_read(cx, buf) {
+            Poll::Ready(Err(broken)) => Poll::Ready(Err(broken)),
+            Poll::Ready(Ok(())) | Poll::Pending => Poll::Ready(Ok(())),
+        }
     }
 }
 

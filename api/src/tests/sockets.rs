@@ -72,3 +72,25 @@ async fn a_half_closed_client_frees_everything() {
     socket.shutdown().await.unwrap();
     gateway.idle().await;
 }
+
+#[tokio::test]
+async fn the_version_is_told_from_first_bytes_that_come_in_pieces() {
+    let gateway = Gateway::start().await;
+    let mut answers = Vec::new();
+    let http2 = [&b"PRI * HT"[..], b"TP/2.0\r\n\r\nSM\r\n\r\n", b"\0\0\0\x04\0\0\0\0\0"];
+    let http1 = [&b"P"[..], b"R", b"OPFIND /nowhere HTTP/1.1\r\nhost: x\r\n\r\n"];
+    for pieces in [http2, http1] {
+        let mut socket = TcpStream::connect(gateway.address()).await.unwrap();
+        socket.set_nodelay(true).unwrap();
+        for piece in pieces {
+            socket.write_all(piece).await.unwrap();
+            // A whole exchange in between, so that each piece is read on its own.
+            gateway.get("/health/live").await;
+        }
+        let mut answer = [0; 12];
+        socket.read_exact(&mut answer).await.unwrap();
+        answers.push(answer);
+    }
+    assert_eq!(answers[0][3], 4, "a frame of SETTINGS");
+    assert_eq!(&answers[1], b"HTTP/1.1 404");
+}

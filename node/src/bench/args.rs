@@ -51,6 +51,9 @@ pub(crate) struct BenchArgs {
     /// Priorities and their weights, for example `0:5,5:95`; absent: the key's own.
     #[arg(long, value_name = "P:WEIGHT,..", value_parser = parse_mix)]
     pub(crate) priority_mix: Option<Mix>,
+    /// Speaks HTTP/2 without TLS, 100 requests in flight on each connection (closed loop).
+    #[arg(long, conflicts_with_all = ["rate", "trace"])]
+    pub(crate) http2: bool,
     /// Gives a request up after this time.
     #[arg(long, default_value = "10m", value_parser = humantime::parse_duration)]
     pub(crate) request_timeout: Duration,

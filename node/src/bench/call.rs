@@ -14,11 +14,14 @@ const PRIORITY: HeaderName = HeaderName::from_static("x-tokligence-priority");
 const WISHED_OUTPUT: HeaderName = HeaderName::from_static("x-bench-output-tokens");
 /// Enough of a stream's end for its usage chunk, an error event and `[DONE]`.
 const TAIL: usize = 4 * 1024;
+/// Requests in flight on a connection of HTTP/2.
+const STREAMS: usize = 100;
 
 /// Sends requests; cheap to clone.
 #[derive(Clone, Debug)]
 pub(crate) struct Caller {
-    http: reqwest::Client,
+    /// They take turns; one of HTTP/2 has one connection.
+    clients: Arc<[reqwest::Client]>,
     urls: Arc<[Url]>,
     headers: HeaderMap,
     keeps_ids: bool,
@@ -120,14 +123,8 @@ impl Caller {
     pub(crate) fn new(endpoint: &str, api_key: &str, args: &BenchArgs) -> anyhow::Result<Self> {
         // `main` may have installed it already, which is as good.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let http = reqwest::Client::builder()
-            .no_proxy()
-            .tcp_nodelay(true)
-            .http1_only()
-            .redirect(reqwest::redirect::Policy::none())
-            .pool_max_idle_per_host(usize::MAX)
-            .timeout(args.request_timeout)
-            .build()?;
+        let connections = if args.http2 { args.concurrency.div_ceil(STREAMS) } else { 1 };
+        let clients = (0..connections.max(1)).map(|_| client(args)).collect::<Result<_, _>>()?;
         let urls = endpoint.split(',').map(|one| {
             let url = format!("{}/v1/chat/completions", one.trim().trim_end_matches('/').trim_end_matches("/v1"));
             Url::parse(&url).with_context(|| format!("`{one}` is no URL"))
@@ -141,12 +138,14 @@ impl Caller {
         bearer.set_sensitive(true);
         headers.insert(AUTHORIZATION, bearer);
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        Ok(Self { http, urls, headers, keeps_ids: args.csv.is_some() })
+        Ok(Self { clients, urls, headers, keeps_ids: args.csv.is_some() })
     }
 
     /// Sends one request and reads its answer to the end.
     pub(crate) async fn call(&self, job: Job, origin: Instant) -> Sample {
-        let url = self.urls[usize::try_from(job.index).unwrap_or(0) % self.urls.len()].clone();
+        let turn = usize::try_from(job.index).unwrap_or(0);
+        let url = self.urls[turn % self.urls.len()].clone();
+        let http = &self.clients[turn % self.clients.len()];
         let mut headers = self.headers.clone();
         if let Some(priority) = job.priority {
             headers.insert(PRIORITY, HeaderValue::from(u16::from(priority)));
@@ -169,7 +168,7 @@ impl Caller {
             completion_tokens: 0,
             request_id: String::new(),
         };
-        match self.http.post(url).headers(headers).body(job.body).send().await {
+        match http.post(url).headers(headers).body(job.body).send().await {
             Ok(response) => self.read(response, job.stream, origin, &mut sample).await,
             Err(error) => sample.outcome = Outcome::Broken(reason(&error)),
         }
@@ -212,6 +211,16 @@ impl Caller {
         sample.prompt_tokens = number_after(&tail, b"\"prompt_tokens\":").unwrap_or(0);
         sample.completion_tokens = number_after(&tail, b"\"completion_tokens\":").unwrap_or(0);
     }
+}
+
+fn client(args: &BenchArgs) -> reqwest::Result<reqwest::Client> {
+    let builder = reqwest::Client::builder()
+        .no_proxy()
+        .tcp_nodelay(true)
+        .redirect(reqwest::redirect::Policy::none())
+        .pool_max_idle_per_host(usize::MAX)
+        .timeout(args.request_timeout);
+    if args.http2 { builder.http2_prior_knowledge() } else { builder.http1_only() }.build()
 }
 
 fn ends_properly(tail: &[u8]) -> bool {
