@@ -273,3 +273,105 @@ async fn writes_at_any_node_find_the_leader_and_hold_everywhere() {
     assert_eq!(status, 200, "{body}");
     assert_eq!(cluster.leader().await.unwrap(), next);
 }
+
+#[tokio::test]
+async fn int_001_the_next_slot_goes_to_the_high_request_on_whichever_node_it_waits() {
+    let ten = ClusterBuilder::new(GATEWAYD, 3).pool("m", |pool| pool.concurrent(10));
+    let cluster = ten.set("scheduling.priority_levels", 10).script(Reply::tokens(1).held()).start().await.unwrap();
+    let at = |node: usize, priority: u8, text: &str| {
+        begin(&cluster.clients[node], sized("m", text, 50), &[("x-tokligence-priority", priority.to_string())])
+    };
+    let mut pending: Vec<_> = (0..10).map(|item| at(item % 3, 9, "holds")).collect();
+    cluster.upstream.in_flight(10).await;
+    let low = |node: usize| at(node, 9, "low");
+    pending.extend([0, 1, 2, 0, 1, 2].map(low));
+    for node in 0..3 {
+        let two = |metrics: &support::Metrics| metrics.sum("tokligence_scheduling_queue_depth", &[]) == 2.0;
+        cluster.clients[node].metrics_until(PATIENCE, two).await.unwrap();
+    }
+    for node in 0..3 {
+        pending.push(at(node, 1, &format!("high {node}")));
+        let three = |metrics: &support::Metrics| metrics.sum("tokligence_scheduling_queue_depth", &[]) == 3.0;
+        cluster.clients[node].metrics_until(PATIENCE, three).await.unwrap();
+        // Its demand is on its way to the leader for a moment yet.
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        cluster.upstream.release(1);
+        cluster.upstream.arrived(11 + node as u64).await;
+        assert_eq!(crate::rig::served(&cluster.upstream)[10 + node], format!("high {node}"));
+    }
+    cluster.upstream.open();
+    assert!(replies(pending).await.iter().all(|reply| reply.status == 200));
+    assert_eq!(cluster.upstream.stats().peak_in_flight, 10);
+}
+
+#[tokio::test]
+async fn a_token_rate_over_three_nodes_keeps_its_curve_in_every_interval() {
+    let limited = |pool: support::Pool| pool.tokens_per_sec(2_000).burst_tokens(4_000);
+    let cluster = ClusterBuilder::new(GATEWAYD, 3).pool("m", limited).start().await.unwrap();
+    // Nothing is refunded: the upstream says that it used all of it.
+    cluster.upstream.set(
+        Reply::tokens(100)
+            .usage(support::Usage::Raw(json!({"prompt_tokens": 0, "completion_tokens": 100, "total_tokens": 100}))),
+    );
+    let began = clock::boot_us();
+    let senders = (0..24).map(|at| {
+        let client = cluster.clients[at % 3].clone();
+        async move {
+            while clock::since(began) < Duration::from_secs(8) {
+                let headers = [("x-tokligence-timeout-ms", "2000")];
+                client.chat_with(&sized("m", "x", 100), &headers).await.unwrap();
+            }
+        }
+    });
+    futures_util::future::join_all(senders).await;
+    let (passed, seconds) = (cluster.upstream.stats().requests * 100, clock::since(began).as_secs_f64());
+    report(&format!("{passed} tokens in {seconds:.1} s at 2,000 a second with a burst of 4,000"));
+    assert!(passed as f64 <= 4_000.0 + 2_000.0 * seconds + 100.0);
+    assert!(passed as f64 >= 0.85 * 2_000.0 * seconds, "{passed} in {seconds}");
+}
+
+#[tokio::test]
+async fn while_capacity_is_plenty_nodes_admit_from_memory() {
+    let plenty = |pool: support::Pool| pool.tokens_per_sec(1_000_000).rps(5_000).concurrent(500);
+    let cluster = ClusterBuilder::new(GATEWAYD, 3).pool("m", plenty).start().await.unwrap();
+    let senders = (0..12).map(|at| {
+        let client = cluster.clients[at % 3].clone();
+        async move {
+            for _ in 0..250 {
+                assert_eq!(client.chat(&sized("m", "x", 60)).await.unwrap().status, 200);
+            }
+        }
+    });
+    futures_util::future::join_all(senders).await;
+    let (mut local, mut all) = (0.0, 0.0);
+    for client in &cluster.clients {
+        let metrics = client.metrics().await.unwrap();
+        local += metrics.sum("tokligence_admissions_total", &[("path", "local")]);
+        all += metrics.sum("tokligence_admissions_total", &[]);
+    }
+    report(&format!("{local} of {all} admissions were local"));
+    assert!(local >= 0.95 * all, "{local} of {all}");
+}
+
+#[tokio::test]
+async fn a_key_revoked_at_one_node_is_refused_at_all() {
+    let cluster = ClusterBuilder::new(GATEWAYD, 3).pool("m", |pool| pool).start().await.unwrap();
+    let key = cluster.clients[0].create_key(&json!({"name": "short-lived"})).await.unwrap();
+    let clients: Vec<_> = cluster.clients.iter().map(|client| client.with_key(&key)).collect();
+    for client in &clients {
+        assert_eq!(client.chat(&sized("m", "x", 60)).await.unwrap().status, 200);
+    }
+    let (status, keys) = cluster.clients[1].admin(Method::GET, "/keys", None).await.unwrap();
+    assert_eq!(status, 200);
+    let rows = keys["keys"].as_array().or_else(|| keys["data"].as_array()).or_else(|| keys.as_array()).unwrap();
+    let id = rows.iter().find(|row| row["name"] == "short-lived").unwrap()["id"].as_str().unwrap().to_owned();
+    let (status, body) = cluster.clients[2].admin(Method::DELETE, &format!("/keys/{id}"), None).await.unwrap();
+    assert!(status < 300, "{body}");
+    let revoked = clock::boot_us();
+    for client in &clients {
+        while client.chat(&sized("m", "x", 60)).await.unwrap().status != 401 {
+            assert!(clock::since(revoked) < Duration::from_secs(2));
+        }
+    }
+    report(&format!("refused at all three nodes after {} ms", clock::since(revoked).as_millis()));
+}

@@ -227,7 +227,7 @@ impl Keeper {
         let cost = holding.cost(request.spend.tokens);
         let unlimited = holding.is_unlimited();
         let leased = self.up && (!self.rules.holder_checks_expiry || now < self.lease_until);
-        let green = leased && !holding.contended && holding.waiting == 0 && holding.covers(cost);
+        let green = leased && !holding.contended && holding.covers(cost);
         if request.tenants.is_empty() && (unlimited || green) {
             let slot = self.stamp.slot();
             holding.spend(cost, slot);
