@@ -321,7 +321,7 @@ pub(crate) fn routes(wire: &Wire) -> Vec<Case> {
         get("a NUL in the path", "/v1/%00", &[], unknown()),
         get("an unknown model", "/v1/models/nope", &[], Openai(404, "model_not_found", "model")),
         get("a model that is no text", "/v1/models/%ff%fe", &[], Openai(404, "model_not_found", "model")),
-        get("the admin routes with an API key", "/api/v1/admin/keys", &[], Admin(401, "unauthorized")),
+        get("the admin routes with an API key", "/api/v1/admin/keys", &[], Admin(403, "forbidden")),
         method("GET where there is POST", "GET /v1/chat/completions HTTP/1.1"),
         method("a method nobody knows", "BREW /v1/chat/completions HTTP/1.1"),
         method("DELETE of the models", "DELETE /v1/models HTTP/1.1"),
