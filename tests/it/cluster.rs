@@ -334,21 +334,32 @@ async fn a_token_rate_over_three_nodes_keeps_its_curve_in_every_interval() {
 async fn while_capacity_is_plenty_nodes_admit_from_memory() {
     let plenty = |pool: support::Pool| pool.tokens_per_sec(1_000_000).rps(5_000).concurrent(500);
     let cluster = ClusterBuilder::new(GATEWAYD, 3).pool("m", plenty).start().await.unwrap();
-    let senders = (0..12).map(|at| {
-        let client = cluster.clients[at % 3].clone();
-        async move {
-            for _ in 0..250 {
-                assert_eq!(client.chat(&sized("m", "x", 60)).await.unwrap().status, 200);
+    let load = async |each: usize| {
+        let senders = (0..12).map(|at| {
+            let client = cluster.clients[at % 3].clone();
+            async move {
+                for _ in 0..each {
+                    assert_eq!(client.chat(&sized("m", "x", 60)).await.unwrap().status, 200);
+                }
             }
+        });
+        futures_util::future::join_all(senders).await;
+    };
+    let counted = async || {
+        let (mut local, mut all) = (0.0, 0.0);
+        for client in &cluster.clients {
+            let metrics = client.metrics().await.unwrap();
+            local += metrics.sum("tokligence_admissions_total", &[("path", "local")]);
+            all += metrics.sum("tokligence_admissions_total", &[]);
         }
-    });
-    futures_util::future::join_all(senders).await;
-    let (mut local, mut all) = (0.0, 0.0);
-    for client in &cluster.clients {
-        let metrics = client.metrics().await.unwrap();
-        local += metrics.sum("tokligence_admissions_total", &[("path", "local")]);
-        all += metrics.sum("tokligence_admissions_total", &[]);
-    }
+        (local, all)
+    };
+    // The slices grow to what the load needs.
+    load(100).await;
+    let before = counted().await;
+    load(250).await;
+    let after = counted().await;
+    let (local, all) = (after.0 - before.0, after.1 - before.1);
     report(&format!("{local} of {all} admissions were local"));
     assert!(local >= 0.95 * all, "{local} of {all}");
 }
