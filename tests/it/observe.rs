@@ -63,8 +63,9 @@ async fn every_reply_names_its_request_its_node_and_the_rates_that_bind() {
         let reset = reply.header("x-ratelimit-reset-tokens");
         assert!(reset.ends_with('s') && reset.starts_with(|c: char| c.is_ascii_digit()), "{reset}");
     }
-    // What the first reserved is taken when its reply tells; of 1000 each second, some may have come back.
-    assert!((2_000..2_500).contains(&rate(&served, "remaining", "tokens")), "{:?}", served.headers);
+    // What the first reserved is taken when its reply tells; of 1000 each second, some may have come back. A slice on its
+    // way to the node, of half of what is left at the most, shows nowhere for that moment.
+    assert!((1_000..2_500).contains(&rate(&served, "remaining", "tokens")), "{:?}", served.headers);
     assert_eq!(served.header("x-tokligence-provider"), "m");
     assert!(!served.header("x-tokligence-scheduled-timestamp").is_empty());
     assert_eq!(unknown.header("x-ratelimit-limit-tokens"), "");
