@@ -7,7 +7,7 @@ use crate::error::Error;
 
 /// Stands for a signature that another model's call cannot have.
 ///
-/// Source: ai.google.dev, "Thought signatures", calls that come from other models (2026-11).
+/// Source: ai.google.dev, "Thought signatures", calls that come from other models; from memory, the page was not opened.
 const NO_SIGNATURE: &str = "skip_thought_signature_validator";
 
 /// Writes a request.
