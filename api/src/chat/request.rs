@@ -205,7 +205,7 @@ impl Effort {
 
     /// The tokens that the word stands for.
     ///
-    /// Source: ai.google.dev, OpenAI compatibility, table of `reasoning_effort` (2026-11).
+    /// Source: ai.google.dev, OpenAI compatibility, table of `reasoning_effort`; from memory, the page was not opened.
     pub(crate) fn budget(self) -> u64 {
         match self {
             Self::Minimal | Self::Low => 1_024,
